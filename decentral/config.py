@@ -1,0 +1,287 @@
+"""One experiment is one tree of sections: the only place where YAML keys live.
+
+Every field says what it is, its bound and its default; `decentral explain` and the JSON schema come from here. A plain
+string stands for a section's name (`topology: ring` is `topology: {name: ring}`). Sections that end in a user's own code
+(topology, optimizer, `module:function` for model and data) keep further keys as options, which are checked against the
+signature of what they call.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+
+KeyPath = tuple[str | int, ...]
+
+OWN = "module:function"
+"""The tag of a section that names the user's own code."""
+
+
+class Section(BaseModel):
+    """A mapping of the experiment file. `path` is where it stands there, for error messages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    _path: KeyPath = PrivateAttr(default=())
+
+    @property
+    def path(self) -> KeyPath:
+        return self._path
+
+
+class OpenSection(Section):
+    """A section whose further keys are options of what its name stands for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _named(raw: Any) -> Any:
+    return {"name": raw} if isinstance(raw, str) else raw
+
+
+def _tag(raw: Any) -> str | None:
+    name = raw.get("name") if isinstance(raw, dict) else getattr(raw, "name", None)
+    return OWN if isinstance(name, str) and ":" in name else name
+
+
+Named = BeforeValidator(_named)
+
+
+class OwnCode(OpenSection):
+    """The user's own function, by `module:function`; further keys are its keyword arguments."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`, importable from the experiment's folder or the current one."""
+
+
+class Digits(Section):
+    """scikit-learn's bundled 1,797 images of handwritten digits, 8 by 8, ten classes."""
+
+    name: Literal["digits"]
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share of the images held out for testing, stratified by class, the same for every seed."""
+
+
+class MNIST(Section):
+    """MNIST from a local folder in its original IDX files, gzipped or not."""
+
+    name: Literal["mnist"]
+    root: Path
+    """Folder with train-images-idx3-ubyte and its three siblings; relative to the experiment file."""
+
+
+class CIFAR10(Section):
+    """CIFAR-10 from a local folder in its binary version."""
+
+    name: Literal["cifar10"]
+    root: Path
+    """Folder with data_batch_1.bin ... data_batch_5.bin and test_batch.bin; relative to the experiment file."""
+
+
+class Quadratics(Section):
+    """Heterogeneous least squares with a known optimum: f_i(x) = 1/2 ||A_i x - b_i||^2, split by nature.
+
+    The gradients at the optimum have mean square zeta^2 over the nodes (Vogels et al. 2021's test problem).
+    """
+
+    name: Literal["quadratics"]
+    dimension: int = Field(10, ge=1, le=100_000)
+    """d, the number of unknowns, and of rows per node."""
+    mu: float = Field(0.5, gt=0)
+    """Smallest eigenvalue of every A_i^T A_i."""
+    smoothness: float = Field(1.0, gt=0)
+    """L, the largest eigenvalue of every A_i^T A_i."""
+    zeta2: float = Field(0.1, ge=0)
+    """Heterogeneity: the mean over nodes of ||grad f_i(x*)||^2."""
+
+
+Data = Annotated[
+    Annotated[Digits, Tag("digits")]
+    | Annotated[MNIST, Tag("mnist")]
+    | Annotated[CIFAR10, Tag("cifar10")]
+    | Annotated[Quadratics, Tag("quadratics")]
+    | Annotated[OwnCode, Tag(OWN)],
+    Discriminator(_tag),
+    Named,
+]
+
+
+class IID(Section):
+    """A random split into parts of equal size (to one sample)."""
+
+    name: Literal["iid"]
+
+
+class Dirichlet(Section):
+    """Each class is spread over the nodes by its own draw from Dirichlet(alpha)."""
+
+    name: Literal["dirichlet"]
+    alpha: float = Field(1.0, gt=0, le=1e6)
+    """Small alpha: few classes on each node. Large alpha: nearly iid."""
+    min_samples: int = Field(2, ge=1)
+    """Draw again until every node holds at least this many samples."""
+
+
+class Shards(Section):
+    """Sorted by label, cut into equal shards, and dealt out (McMahan et al. 2017)."""
+
+    name: Literal["shards"]
+    per_node: int = Field(2, ge=1)
+    """Shards that each node receives: about the number of classes it sees."""
+
+
+Partition = Annotated[
+    Annotated[IID, Tag("iid")] | Annotated[Dirichlet, Tag("dirichlet")] | Annotated[Shards, Tag("shards")],
+    Discriminator(_tag),
+    Named,
+]
+
+
+class Linear(Section):
+    """One linear layer on the flattened sample: logistic or linear regression."""
+
+    name: Literal["linear"]
+    bias: bool = True
+    """Whether the layer has a bias; `quadratics` wants none."""
+
+
+class MLP(Section):
+    """Fully connected layers with ReLU between them."""
+
+    name: Literal["mlp"]
+    hidden: list[Annotated[int, Field(ge=1)]] = [64]
+    """Widths of the hidden layers."""
+
+
+class CNN(Section):
+    """Two 3x3 convolutions with GroupNorm and ReLU, pooling after each, and one linear layer."""
+
+    name: Literal["cnn"]
+    channels: int = Field(16, ge=2, multiple_of=2)
+    """Channels of the first convolution; the second has twice as many. GroupNorm has two groups (Lin et al. 2021)."""
+
+
+Model = Annotated[
+    Annotated[Linear, Tag("linear")]
+    | Annotated[MLP, Tag("mlp")]
+    | Annotated[CNN, Tag("cnn")]
+    | Annotated[OwnCode, Tag(OWN)],
+    Discriminator(_tag),
+    Named,
+]
+
+
+class Optimizer(OpenSection):
+    """The local optimizer of every node: any torch.optim class by import path; further keys are its options."""
+
+    name: str = Field("torch.optim.SGD", pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
+    """Import path of a torch.optim.Optimizer, such as torch.optim.AdamW."""
+    lr: float = Field(0.1, gt=0)
+    """Learning rate."""
+
+
+class DSGD(Section):
+    """Decentralized (gossip) SGD, Lian et al. 2017, in one of its three orders."""
+
+    name: Literal["dsgd"]
+    order: Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"] = "adapt-then-combine"
+    """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+    every: int = Field(1, ge=1)
+    """tau: mix in every tau-th round only, and take local steps in between (PA-SGD)."""
+
+
+class AllReduceSGD(Section):
+    """Centralized baseline: synchronous SGD on the mean gradient of all nodes."""
+
+    name: Literal["allreduce"]
+
+
+class DDP(Section):
+    """Centralized baseline from outside: torch's own DistributedDataParallel in its own loop. Real processes only."""
+
+    name: Literal["ddp"]
+
+
+Algorithm = Annotated[
+    Annotated[DSGD, Tag("dsgd")] | Annotated[AllReduceSGD, Tag("allreduce")] | Annotated[DDP, Tag("ddp")],
+    Discriminator(_tag),
+    Named,
+]
+
+
+class Topology(OpenSection):
+    """Who talks to whom: a graph of the gallery or the user's own file, and the mixing weights on it."""
+
+    name: str = Field(min_length=1)
+    """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
+    weights: Literal["metropolis", "uniform", "given"] = "metropolis"
+    """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`."""
+
+
+class Gloo(Section):
+    """Links over TCP by gloo, one two-rank group per edge of the graph."""
+
+    name: Literal["gloo"] = "gloo"
+    timeout_s: float = Field(30.0, gt=0, le=86_400)
+    """How long a node waits for a neighbor in one exchange before it gives up (exit code 4)."""
+    connect_timeout_s: float = Field(120.0, gt=0, le=86_400)
+    """How long the processes wait for each other at the start."""
+    interface: str | None = None
+    """Network interface to listen on, such as eth0; gloo's own choice unless given."""
+
+
+class Method(Section):
+    """A method to compare: what it names replaces that section of the experiment, whole."""
+
+    label: str | None = Field(None, min_length=1, max_length=60)
+    """Name in tables; built from the algorithm and the topology unless given."""
+    algorithm: Algorithm | None = None
+    topology: Annotated[Topology, Named] | None = None
+    optimizer: Annotated[Optimizer, Named] | None = None
+
+
+class Experiment(Section):
+    """One experiment: what is learned, by whom, how, and what it is compared with."""
+
+    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Name of the run folder: letters, digits, dot, dash and underscore."""
+    nodes: int = Field(ge=1, le=100_000)
+    """Number of nodes; on real processes, one rank per node."""
+    rounds: int = Field(ge=1)
+    """Rounds to train; in a round every node takes one step."""
+    batch_size: int = Field(32, ge=1)
+    """Samples per node and step."""
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
+    """Seeds of `speedup`, one run each; `train` and `simulate` use the first."""
+    evaluate_every: int = Field(10, ge=1)
+    """Rounds between evaluations on the test set; they are not counted as training time."""
+    target: float | None = None
+    """Score of the averaged model that counts as reached: accuracy for classes, test loss (at most) for regression."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of parameters and samples."""
+    threads: int = Field(1, ge=1, le=256)
+    """Threads of torch per node; the same in train and simulate, since the last bits of a sum depend on it."""
+    data: Data
+    partition: Partition | None = None
+    """How samples are dealt to nodes: iid unless given. Data that is split by nature takes none."""
+    model: Model
+    optimizer: Annotated[Optimizer, Named] = Optimizer()
+    algorithm: Algorithm
+    topology: Annotated[Topology, Named]
+    compare: list[Method] = []
+    """Further methods that `speedup` runs beside the file's own."""
+    baselines: list[Method] = [
+        Method(algorithm=AllReduceSGD(name="allreduce")),
+        Method(algorithm=DDP(name="ddp")),
+    ]
+    """Centralized methods that `speedup` compares with."""
+    transport: Annotated[Gloo, Named] = Gloo()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The experiment file's folder: relative paths in the file start there."""
+        return self._folder

@@ -1,0 +1,58 @@
+"""What can go wrong for a user, each with its exit code and one line that says what was found, required and to be done."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DecentralError(Exception):
+    """A fault that a user can mend. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(DecentralError):
+    """Bad input: the experiment file, an option, or a file it names.
+
+    Args:
+        message: what was found, what was required, what to do.
+        at: the path of keys in the experiment that is to blame; the loader turns it into `file:line:column`.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, at: tuple[str | int, ...] | None = None) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+class MissingEnvironmentError(DecentralError):
+    """Something outside the experiment is missing: a package, a launcher's variables, a free port."""
+
+    exit_code = 3
+
+
+class LostNeighborError(DecentralError):
+    """A neighbor died or stayed silent beyond the timeout."""
+
+    exit_code = 4
+
+
+class DivergedError(DecentralError):
+    """A loss became infinite or NaN."""
+
+    exit_code = 5
+
+    def __init__(self, node: int, round: int, loss: float) -> None:
+        super().__init__(
+            f"node {node} diverged in round {round}: its loss is {loss}; lower optimizer.lr, or check the data for NaN"
+        )
+        self.node, self.round, self.loss = node, round, loss
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'degree'?` where a known name is close, else the list of known names."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""

@@ -1,0 +1,117 @@
+"""What a comparison of methods found: one document, `speedup.json`, from which tables and reports are made."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Evaluation(Document):
+    """One line of `metrics.jsonl`: the state of a run after a round."""
+
+    round: int
+    """Rounds completed."""
+    seconds: float
+    """Training seconds so far by the run's clock, evaluations not counted; the slowest node's."""
+    loss: float
+    """Mean over nodes of the last round's minibatch loss; NaN before the first round is written as null."""
+    test_loss: float
+    """Of the averaged model."""
+    accuracy: float | None
+    """Of the averaged model on the test set; null where the task has no classes."""
+    node_accuracy: list[float] | None
+    """Of each node's own model."""
+    node_test_loss: list[float]
+    consensus_distance: float
+    """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021."""
+    bytes_sent: list[int]
+    """By each node so far, headers included."""
+
+
+class Spread(Document):
+    """Over the seeds; null where a seed did not get there, so that the median of three needs two."""
+
+    min: float | None
+    median: float | None
+    max: float | None
+
+
+class SeedResult(Document):
+    """One run of one method."""
+
+    seed: int
+    folder: str
+    """Run folder, relative to the comparison's."""
+    final_accuracy: float | None
+    worst_node_accuracy: float | None
+    final_test_loss: float | None
+    consensus_distance: float | None
+    rounds_to_target: int | None
+    seconds_to_target: float | None
+    bytes_to_target: float | None
+    """Sent by the mean node until the target."""
+    seconds: float | None
+    """Training seconds of the whole run."""
+    bytes_per_node: float | None
+    """Sent by the mean node in the whole run."""
+    speedup_vs_allreduce: float | None
+    """The baseline's seconds to the target over this method's, same seed."""
+    speedup_vs_ddp: float | None
+    failure: str | None
+    """Why the run ended early, such as a divergence; null when it went through."""
+
+
+class MethodResult(Document):
+    """One method over all seeds; plain fields are medians over `per_seed`."""
+
+    name: str
+    algorithm: str
+    topology: str | None
+    """Key into `Comparison.topologies`; null for a centralized baseline."""
+    baseline: bool
+    final_accuracy: float | None
+    worst_node_accuracy: float | None
+    final_test_loss: float | None
+    rounds_to_target: float | None
+    seconds_to_target: float | None
+    bytes_to_target: float | None
+    seconds: float | None
+    bytes_per_node: float | None
+    speedup_vs_allreduce: float | None
+    speedup_vs_ddp: float | None
+    spread: dict[str, Spread]
+    """For each of the plain numbers above."""
+    per_seed: list[SeedResult]
+
+
+class TopologySummary(Document):
+    """A graph as it was used, for the picture and the table."""
+
+    nodes: int
+    edges: list[tuple[int, int, float]]
+    """(i, j, w_ij) with i < j."""
+    self_weights: list[float]
+    spectral_gap: float
+    max_degree: int
+
+
+class Comparison(Document):
+    """The whole comparison."""
+
+    experiment: str
+    command: str
+    """What reproduces it."""
+    clock: Literal["wall", "none"]
+    nodes: int
+    rounds: int
+    seeds: list[int]
+    score: Literal["accuracy", "test_loss"]
+    target: float | None
+    parameters: int
+    """Number of parameters of the model."""
+    versions: dict[str, str]
+    topologies: dict[str, TopologySummary]
+    methods: list[MethodResult]

@@ -1,0 +1,223 @@
+"""The waist: an algorithm asks by awaiting effects, a driver answers them.
+
+An algorithm is a frozen config with `init(x, peer) -> State` and `async def step(state, peer) -> loss`. Its only way
+to the world outside its node is to `await` one of the effects below, most readably through the methods of `Peer`. The
+vocabulary is closed: every driver (real process, lockstep simulator) answers from this list, so one algorithm text runs
+on all of them.
+
+Answers (gradients, received payloads) live until the step ends: clone what State keeps. What is posted must not change
+before it is collected.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from decentral.seeding import integer_seed
+
+T = TypeVar("T")
+
+Payload = tuple[Tensor, ...]
+"""What one message carries: tensors whose shapes and dtypes are the same in every round, known before the run."""
+
+CHUNK = 1 << 15
+"""Elements that `weighted_sum` works on at a time: a chunk of each vector stays in the core's own cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect(Generic[T]):
+    """A request to the driver. Awaiting it returns the driver's answer, of type T."""
+
+    def __await__(self) -> "Generator[Effect[Any], T, T]":
+        return (yield self)
+
+
+class LossAndGradient(NamedTuple):
+    loss: Tensor  # () mean loss of the minibatch
+    gradient: Tensor  # (d,) flat gradient
+
+
+class Ticket(NamedTuple):
+    """What `Post` answers: the exchange that is under way, to be named by one `Collect`."""
+
+    number: int
+
+
+class Letter(NamedTuple):
+    sender: int
+    payload: Payload
+
+
+class Arrival(NamedTuple):
+    payload: Payload
+    age: int  # steps of the sender since it was sent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gradient(Effect[LossAndGradient]):
+    """The loss and flat gradient of my next minibatch at the point `at`."""
+
+    at: Tensor  # (d,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange(Effect[Mapping[int, Payload]]):
+    """Send `payload` to each of `neighbors` and receive one of the same shape from each: synchronous gossip."""
+
+    payload: Payload
+    neighbors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Post(Effect[Ticket]):
+    """Begin an exchange and go on at once: communication behind computation."""
+
+    payload: Payload
+    neighbors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collect(Effect[Mapping[int, Payload]]):
+    """Finish the exchange that `Post` began."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Send(Effect[None]):
+    """Send one letter to one neighbor: tokens."""
+
+    to: int
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Receive(Effect[Letter]):
+    """Wait for one letter from any neighbor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Poll(Effect[Mapping[int, Arrival]]):
+    """What has arrived since I last looked, each with its age: asynchronous methods."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllReduce(Effect[Tensor]):
+    """The mean of `x` over all nodes: the centralized baselines, never the decentralized methods."""
+
+    x: Tensor  # (d,)
+
+
+class Row(NamedTuple):
+    """A node's row of the mixing matrix: the weight it applies to what it receives from each neighbor, and to its own."""
+
+    node: int
+    weights: Mapping[int, float]  # ascending node numbers, its own among them
+
+    @property
+    def neighbors(self) -> tuple[int, ...]:
+        return tuple(j for j in self.weights if j != self.node)
+
+
+class Block(NamedTuple):
+    """One parameter tensor inside the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+
+    def of(self, flat: Tensor) -> Tensor:
+        """This block of `flat: (d,)`, as a view of its own shape."""
+        return flat[self.start : self.start + torch.Size(self.shape).numel()].view(self.shape)
+
+
+Layout = Sequence[Block]
+"""The parameter tensors of the model in the order in which they lie in the flat vector."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """All that a node may know, and the effects as methods.
+
+    Args:
+        node: this node's number, 0..nodes-1.
+        nodes: how many nodes there are.
+        rows: this node's row of the mixing matrix, for each turn of the topology's schedule.
+        layout: where each parameter tensor lies in the flat vector.
+        seed: the run's seed; `generator` derives this node's streams from it.
+    """
+
+    node: int
+    nodes: int
+    rows: Callable[[int], Row]
+    layout: Layout = ()
+    seed: int = 0
+    round: int = 0
+
+    def row(self, turn: int | None = None) -> Row:
+        """My row of the mixing matrix in a turn of the schedule; the round's own unless given."""
+        return self.rows(self.round if turn is None else turn)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A fresh generator, seeded by (seed, node, purpose)."""
+        return torch.Generator().manual_seed(integer_seed(self.seed, self.node, purpose))
+
+    async def gradient(self, at: Tensor) -> LossAndGradient:
+        """The loss `()` and flat gradient `(d,)` of my next minibatch at `at: (d,)`."""
+        return await Gradient(at)
+
+    async def exchange(self, payload: Payload, turn: int | None = None) -> Mapping[int, Payload]:
+        """Send `payload` to my neighbors of this turn and receive theirs."""
+        return await Exchange(payload, self.row(turn).neighbors)
+
+    async def post(self, payload: Payload, turn: int | None = None) -> Ticket:
+        """Begin an exchange with my neighbors of this turn; `collect` finishes it."""
+        return await Post(payload, self.row(turn).neighbors)
+
+    async def collect(self, ticket: Ticket) -> Mapping[int, Payload]:
+        return await Collect(ticket)
+
+    async def all_reduce(self, x: Tensor) -> Tensor:
+        """The mean of `x: (d,)` over all nodes, for centralized baselines."""
+        return await AllReduce(x)
+
+    async def mix(self, x: Tensor, turn: int | None = None) -> Tensor:
+        """One gossip step: `sum_j w_ij x_j`, as a new tensor `(d,)`."""
+        return self.combine(x, await self.exchange((x,), turn), turn)
+
+    async def mix_(self, x: Tensor, turn: int | None = None) -> Tensor:
+        """One gossip step in place: `x <- sum_j w_ij x_j`."""
+        received = await self.exchange((x,), turn)
+        return weighted_sum(self.row(turn).weights, _first_tensors(self.node, x, received), out=x)
+
+    def combine(self, x: Tensor, received: Mapping[int, Payload], turn: int | None = None) -> Tensor:
+        """`sum_j w_ij x_j` of my own `x: (d,)` and the first tensor of each received payload, as a new tensor."""
+        vectors = _first_tensors(self.node, x, received)
+        return weighted_sum(self.row(turn).weights, vectors, out=torch.empty_like(x))
+
+
+def _first_tensors(node: int, own: Tensor, received: Mapping[int, Payload]) -> dict[int, Tensor]:
+    return {node: own} | {sender: payload[0] for sender, payload in received.items()}
+
+
+def weighted_sum(weights: Mapping[int, float], vectors: Mapping[int, Tensor], out: Tensor) -> Tensor:
+    """`out <- sum_j weights[j] vectors[j]`, summed in ascending j, so every driver gets the same bits.
+
+    Args:
+        weights: one weight per node.
+        vectors: one `(d,)` vector for each of the weights' nodes.
+        out: `(d,)`; may be one of the vectors.
+    """
+    (first, first_weight), *others = sorted(weights.items())
+    scratch = torch.empty_like(out[:CHUNK])
+    for start in range(0, out.numel(), CHUNK):
+        part = slice(start, start + CHUNK)
+        total = scratch[: out[part].numel()]
+        torch.mul(vectors[first][part], first_weight, out=total)
+        for j, weight in others:
+            total.add_(vectors[j][part], alpha=weight)
+        out[part].copy_(total)
+    return out

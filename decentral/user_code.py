@@ -1,0 +1,109 @@
+"""Functions that come from outside: imported by name, called with checked options, their faults told in one line.
+
+The gallery's `build(nodes, *, ...)`, the user's `module:function` for model and data, and torch.optim classes all go
+through here, so an unknown option and a wrong type read the same for each.
+"""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from decentral.config import KeyPath
+from decentral.errors import ConfigError, nearest
+
+
+def imported(name: str, folder: Path, at: KeyPath) -> Callable[..., Any]:
+    """The function that `module:function` names, importable from `folder`, the current folder or the environment.
+
+    Raises:
+        ConfigError: no such module or function, or the module fails when imported.
+    """
+    module_name, _, function_name = name.partition(":")
+    for place in (str(Path.cwd()), str(folder.resolve())):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise ConfigError(f"{module_name} failed on import: {blame(error)}", at) from error
+        raise ConfigError(
+            f"no module {module_name!r} in {folder} or on the Python path; put {module_name}.py beside the experiment",
+            at,
+        ) from error
+    except Exception as error:  # noqa: BLE001  the user's module may raise anything
+        raise ConfigError(f"{module_name} failed on import: {blame(error)}", at) from error
+    return function_of(module, function_name, at)
+
+
+def function_of(module: ModuleType, name: str, at: KeyPath) -> Callable[..., Any]:
+    """The module's function of that name."""
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ConfigError(f"{module.__name__} has no function {name!r}{nearest(name, public)}", at)
+    return function  # type: ignore[no-any-return]
+
+
+def checked_options(function: Callable[..., Any], options: Mapping[str, Any], at: KeyPath) -> dict[str, Any]:
+    """The options, checked by name and annotated type against the function's keyword parameters.
+
+    Raises:
+        ConfigError: unknown, missing or ill-typed option; `at` plus its key is the place.
+    """
+    parameters = _keywords(function)
+    fields: dict[str, Any] = {}
+    for key, parameter in parameters.items():
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        fields[key] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+    for key in options:
+        if key not in fields:
+            raise ConfigError(f"unknown key{nearest(key, fields) or '; it takes no options'}", (*at, key))
+    model = create_model("Options", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        raise ConfigError(f"{first['msg']}{found}", (*at, str(first["loc"][0]))) from error
+    return {key: getattr(checked, key) for key in fields if key in options}
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters that may be given by keyword alone: those after the `*`."""
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except NameError:  # an annotation that cannot be resolved says nothing about the type
+        parameters = inspect.signature(function).parameters
+    return {key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+
+
+def called(function: Callable[..., Any], *arguments: Any, at: KeyPath, **options: Any) -> Any:
+    """`function(*arguments, **options)`; whatever it raises becomes one line that names file and line.
+
+    Raises:
+        ConfigError: from whatever the function raised.
+    """
+    try:
+        return function(*arguments, **options)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001  the user's function may raise anything
+        raise ConfigError(f"{function.__module__}.{function.__qualname__} failed: {blame(error)}", at) from error
+
+
+def blame(error: BaseException) -> str:
+    """`ring.py:12: ValueError: degree must be even`: the innermost frame that raised, and what."""
+    if isinstance(error, SyntaxError):
+        return f"{Path(error.filename or '?').name}:{error.lineno}: SyntaxError: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
+    text = " ".join(str(error).split())
+    return f"{where}{type(error).__name__}: {text[:300]}"
