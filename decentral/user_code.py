@@ -52,13 +52,15 @@ def function_of(module: ModuleType, name: str, at: KeyPath) -> Callable[..., Any
     return function  # type: ignore[no-any-return]
 
 
-def checked_options(function: Callable[..., Any], options: Mapping[str, Any], at: KeyPath) -> dict[str, Any]:
-    """The options, checked by name and annotated type against the function's keyword parameters.
+def checked_options(
+    function: Callable[..., Any], options: Mapping[str, Any], at: KeyPath, positional: int = 0
+) -> dict[str, Any]:
+    """The options, checked by name and annotated type against the function's parameters after the `positional` first.
 
     Raises:
         ConfigError: unknown, missing or ill-typed option; `at` plus its key is the place.
     """
-    parameters = _keywords(function)
+    parameters = _optional_parameters(function, positional)
     fields: dict[str, Any] = {}
     for key, parameter in parameters.items():
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
@@ -76,13 +78,14 @@ def checked_options(function: Callable[..., Any], options: Mapping[str, Any], at
     return {key: getattr(checked, key) for key in fields if key in options}
 
 
-def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters that may be given by keyword alone: those after the `*`."""
+def _optional_parameters(function: Callable[..., Any], positional: int) -> dict[str, inspect.Parameter]:
     try:
-        parameters = inspect.signature(function, eval_str=True).parameters
+        signature = inspect.signature(function, eval_str=True)
     except NameError:  # an annotation that cannot be resolved says nothing about the type
-        parameters = inspect.signature(function).parameters
-    return {key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+        signature = inspect.signature(function)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = list(signature.parameters.items())[positional:]
+    return {key: value for key, value in parameters if value.kind in named}
 
 
 def called(function: Callable[..., Any], *arguments: Any, at: KeyPath, **options: Any) -> Any:
