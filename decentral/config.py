@@ -1,13 +1,13 @@
 """One experiment is one tree of sections: the only place where YAML keys live.
 
 Every field says what it is, its bound and its default; `decentral explain` and the JSON schema come from here. A plain
-string stands for a section's name (`topology: ring` is `topology: {name: ring}`). Sections that end in a user's own code
-(topology, optimizer, `module:function` for model and data) keep further keys as options, which are checked against the
-signature of what they call.
+string stands for a section's name (`topology: ring` is `topology: {name: ring}`). Sections that end in a user's own
+code (topology, optimizer, `module:function` for model and data) keep further keys as options, which are checked against
+the signature of what they call.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
@@ -186,6 +186,7 @@ class Optimizer(OpenSection):
 class DSGD(Section):
     """Decentralized (gossip) SGD, Lian et al. 2017, in one of its three orders."""
 
+    centralized: ClassVar[bool] = False
     name: Literal["dsgd"]
     order: Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"] = "adapt-then-combine"
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
@@ -196,12 +197,14 @@ class DSGD(Section):
 class AllReduceSGD(Section):
     """Centralized baseline: synchronous SGD on the mean gradient of all nodes."""
 
+    centralized: ClassVar[bool] = True
     name: Literal["allreduce"]
 
 
 class DDP(Section):
     """Centralized baseline from outside: torch's own DistributedDataParallel in its own loop. Real processes only."""
 
+    centralized: ClassVar[bool] = True
     name: Literal["ddp"]
 
 

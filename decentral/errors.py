@@ -1,4 +1,4 @@
-"""What can go wrong for a user, each with its exit code and one line that says what was found, required and to be done."""
+"""What can go wrong for a user, each with its exit code and one line: what was found, required, and to be done."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -42,11 +42,12 @@ class DivergedError(DecentralError):
 
     exit_code = 5
 
-    def __init__(self, node: int, round: int, loss: float) -> None:
-        super().__init__(
+    @classmethod
+    def at(cls, node: int, round: int, loss: float) -> "DivergedError":
+        """The node and round that a loss was found not to be finite in."""
+        return cls(
             f"node {node} diverged in round {round}: its loss is {loss}; lower optimizer.lr, or check the data for NaN"
         )
-        self.node, self.round, self.loss = node, round, loss
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

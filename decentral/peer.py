@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from decentral.seeding import integer_seed
+from decentral.topology.mixing import Row
 
 T = TypeVar("T")
 
@@ -109,17 +110,6 @@ class AllReduce(Effect[Tensor]):
     """The mean of `x` over all nodes: the centralized baselines, never the decentralized methods."""
 
     x: Tensor  # (d,)
-
-
-class Row(NamedTuple):
-    """A node's row of the mixing matrix: the weight it applies to what it receives from each neighbor, and to its own."""
-
-    node: int
-    weights: Mapping[int, float]  # ascending node numbers, its own among them
-
-    @property
-    def neighbors(self) -> tuple[int, ...]:
-        return tuple(j for j in self.weights if j != self.node)
 
 
 class Block(NamedTuple):

@@ -38,7 +38,7 @@ def imported(name: str, folder: Path, at: KeyPath) -> Callable[..., Any]:
             f"no module {module_name!r} in {folder} or on the Python path; put {module_name}.py beside the experiment",
             at,
         ) from error
-    except Exception as error:  # noqa: BLE001  the user's module may raise anything
+    except Exception as error:
         raise ConfigError(f"{module_name} failed on import: {blame(error)}", at) from error
     return function_of(module, function_name, at)
 
@@ -98,7 +98,7 @@ def called(function: Callable[..., Any], *arguments: Any, at: KeyPath, **options
         return function(*arguments, **options)
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001  the user's function may raise anything
+    except Exception as error:
         raise ConfigError(f"{function.__module__}.{function.__qualname__} failed: {blame(error)}", at) from error
 
 

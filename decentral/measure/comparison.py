@@ -16,16 +16,16 @@ class Evaluation(Document):
     """Rounds completed."""
     seconds: float
     """Training seconds so far by the run's clock, evaluations not counted; the slowest node's."""
-    loss: float
-    """Mean over nodes of the last round's minibatch loss; NaN before the first round is written as null."""
-    test_loss: float
-    """Of the averaged model."""
+    loss: float | None
+    """Mean over nodes of the last round's minibatch loss; null before the first round, and where it is not finite."""
+    test_loss: float | None
+    """Of the averaged model; null where it is not finite."""
     accuracy: float | None
     """Of the averaged model on the test set; null where the task has no classes."""
     node_accuracy: list[float] | None
     """Of each node's own model."""
-    node_test_loss: list[float]
-    consensus_distance: float
+    node_test_loss: list[float | None]
+    consensus_distance: float | None
     """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021."""
     bytes_sent: list[int]
     """By each node so far, headers included."""

@@ -1,0 +1,59 @@
+"""Decentralized (gossip) SGD in its three orders, with local steps.
+
+With W the mixing matrix, eta the learning rate and g_i(.) node i's minibatch gradient:
+
+    adapt-then-combine        x_i+ = sum_j w_ij (x_j - eta g_j(x_j))
+    combine-then-adapt        z_i = sum_j w_ij x_j;   x_i+ = z_i - eta g_i(z_i)
+    adapt-while-communicate   x_i+ = sum_j w_ij x_j - eta g_i(x_i)
+
+The first is ATC diffusion, the second CTA, the third D-PSGD. `- eta g` stands for the step of whichever local optimizer
+is chosen. With `every = tau` the rounds k with (k + 1) mod tau = 0 mix and the others have W = I (cooperative SGD).
+
+References: Lian et al. 2017 (arXiv:1705.09056), Algorithm 1, for adapt-while-communicate; Cattivelli and Sayed 2010
+(IEEE TSP 58(3)) for the other two; Wang and Joshi 2018 (arXiv:1808.07576), section 3, for local steps.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from decentral.algorithms.algorithm import Algorithm, State
+from decentral.peer import Peer
+
+Order = Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSGD(Algorithm):
+    order: Order = "adapt-then-combine"
+    every: int = 1  # tau
+
+    async def step(self, state: State, peer: Peer) -> Tensor:
+        if (peer.round + 1) % self.every:
+            return await self._local_step(state, peer)
+        # A schedule advances with each mixing, not with each round: tau may share a factor with its period.
+        turn = peer.round // self.every
+        if self.order == "adapt-then-combine":
+            loss = await self._local_step(state, peer)
+            await peer.mix_(state.x, turn)
+            return loss
+        if self.order == "combine-then-adapt":
+            await peer.mix_(state.x, turn)
+            return await self._local_step(state, peer)
+        return await self._adapt_while_communicating(state, peer, turn)
+
+    async def _local_step(self, state: State, peer: Peer) -> Tensor:
+        loss, gradient = await peer.gradient(state.x)
+        state.local.step(gradient)
+        return loss
+
+    async def _adapt_while_communicating(self, state: State, peer: Peer, turn: int) -> Tensor:
+        ticket = await peer.post((state.x,), turn)
+        loss, gradient = await peer.gradient(state.x)
+        mixed = peer.combine(state.x, await peer.collect(ticket), turn)
+        # The step is taken at x_i, where the gradient was, and not at the mixed point: weight decay depends on it.
+        drift = mixed.sub_(state.x)
+        state.local.step(gradient)
+        state.x.add_(drift)
+        return loss

@@ -1,0 +1,1 @@
+"""What came of it: evaluations, run records, comparisons and reports."""

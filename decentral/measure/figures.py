@@ -1,0 +1,275 @@
+"""From data to SVG: curves of a comparison and pictures of its graphs.
+
+Every function is pure and its output deterministic. What is drawn in ink becomes `currentColor` and the series have
+middle tones, so that a figure stands on a light page and on a dark one.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from decentral.measure.comparison import TopologySummary
+from decentral.measure.tables import byte_unit, in_loss, in_percent, said, tick
+
+Floats = npt.NDArray[np.float64]
+
+INK = "#010203"
+ACCENT = "#3b82d6"
+RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "decentral", "font.size": 8.5, "text.parse_math": False}
+DRAWN_EDGES = 3000
+
+
+SVG = "http://www.w3.org/2000/svg"
+FONT = "system-ui, sans-serif"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method looks in every figure and in the table."""
+
+    color: str
+    marker: str
+    dashed: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method over its seeds."""
+
+    name: str
+    style: Style
+    values: Mapping[str, Floats]
+    """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round."""
+    failed: tuple[bool, ...]
+    """For each seed, whether the run ended early."""
+
+
+TITLES = {
+    "rounds": "rounds",
+    "bytes": "{unit} sent per node",
+    "seconds": "training time (wall seconds)",
+    "accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "consensus": "consensus distance",
+}
+LOG_HEIGHT = {"test_loss", "consensus"}
+
+
+@matplotlib.rc_context(RC)
+def curves_svg(
+    series: Sequence[Series], x: str, y: str, *, prefix: str, label: str, target: float | None = None
+) -> str:
+    """One quantity against another: per method the median over its seeds, with the band from lowest to highest.
+
+    Both are taken at equal rounds, where more than half of the seeds still ran, x being the median there. A cross
+    marks where a run failed. The height follows the runs that went through.
+
+    Args:
+        series: the methods.
+        x: key of `TITLES`.
+        y: key of `TITLES`; losses and distances get a log axis, on which zero has no place.
+        prefix: starts every id in the figure; unique in the page.
+        label: what a reader hears who does not see the figure.
+        target: a horizontal line.
+    """
+    columns = 2 if all(len(one.name) <= 28 for one in series) else 1
+    figure = Figure(figsize=(4.7, 2.8 - 0.165 * (-len(series) // columns)), layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log" if _far_apart(series, x) else "linear", yscale="log" if y in LOG_HEIGHT else "linear"
+    )
+    drawn = [_draw(axes, one, x, y) for one in series]
+    _limit_height(axes, series, y, target)
+    for one in series:
+        _cross_failures(axes, one, x, y)
+    _furnish(axes, y, target)
+    _name_axis(axes.xaxis, x)
+    _name_axis(axes.yaxis, y)
+    names = [one.name if len(one.name) < 46 else f"{one.name[:44]}…" for one in series]
+    figure.legend(drawn, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=INK)
+    return _rendered(figure, prefix, label)
+
+
+@matplotlib.rc_context(RC)
+def topology_svg(topology: TopologySummary, *, prefix: str, label: str) -> str:
+    """A graph as drawn points and lines, lines as wide as their weight; at most `DRAWN_EDGES` evenly chosen ones.
+
+    Args:
+        topology: the graph.
+        prefix: starts every id in the figure; unique in the page.
+        label: what a reader hears who does not see the figure.
+    """
+    figure = Figure(figsize=(2.7, 2.7))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    places = _places(topology)
+    edges = topology.edges[:: -(-len(topology.edges) // DRAWN_EDGES) or 1]
+    weights = np.array([abs(weight) for _, _, weight in edges])
+    widths = 0.4 + 1.8 * weights / weights.max(initial=1e-12)
+    opacity = float(np.clip(25 / max(len(edges), 1) ** 0.7, 0.1, 0.6))
+    segments = [places[[i, j]] for i, j, _ in edges]
+    axes.add_collection(LineCollection(segments, linewidths=widths, colors=INK, alpha=opacity))
+    numbered = topology.nodes <= 20
+    size = 150 if numbered else max(6.0, 2600 / topology.nodes)
+    axes.scatter(places[:, 0], places[:, 1], s=size, c=ACCENT, zorder=2, linewidths=0)
+    for node, (x, y) in enumerate(places if numbered else []):
+        axes.text(x, y, str(node), ha="center", va="center_baseline", size=8, color="white", weight="bold")
+    axes.set(xlim=(-1.13, 1.13), ylim=(-1.13, 1.13))
+    return _rendered(figure, prefix, label)
+
+
+def _draw(axes: Axes, one: Series, x: str, y: str) -> Line2D:
+    at, low, middle, high = _band(one, x, y, least=0 if axes.get_xscale() == "log" else -1)
+    axes.fill_between(at, low, high, color=one.style.color, alpha=0.16, linewidth=0)
+    dashes = (0, (4, 1.6)) if one.style.dashed else "-"
+    look = {"color": one.style.color, "marker": one.style.marker, "markersize": 4, "markevery": max(1, len(at) // 8)}
+    return axes.plot(at, middle, linewidth=1.6, linestyle=dashes, **look)[0]
+
+
+def _visible(values: Floats, y: str) -> npt.NDArray[np.bool_]:
+    shown: npt.NDArray[np.bool_] = np.isfinite(values) & ((values > 0) | (y not in LOG_HEIGHT))
+    return shown
+
+
+def _band(one: Series, x: str, y: str, least: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """x above `least`, lowest, median and highest y, at the rounds that more than half of the seeds reached."""
+    shown = _visible(one.values[y], y) & (one.values[x] > least)
+    most = 2 * shown.sum(axis=0) > len(shown)
+    across = np.where(shown, one.values[x], np.nan)[:, most]
+    heights = np.where(shown, one.values[y], np.nan)[:, most]
+    middle = np.nanmedian(heights, axis=0)
+    return np.nanmedian(across, axis=0), np.nanmin(heights, axis=0), middle, np.nanmax(heights, axis=0)
+
+
+def _cross_failures(axes: Axes, one: Series, x: str, y: str) -> None:
+    shown = _visible(one.values[y], y)
+    for seed, failed in enumerate(one.failed):
+        if failed and shown[seed].any():
+            last = np.flatnonzero(shown[seed])[-1]
+            height = np.clip(one.values[y][seed, last], *axes.get_ylim())
+            axes.plot(one.values[x][seed, last], height, "x", color=one.style.color, ms=7, mew=2, clip_on=False)
+
+
+def _far_apart(series: Sequence[Series], x: str) -> bool:
+    """Whether the methods' costs differ so much that only a log axis shows them all."""
+    costs = [cost for one in series if (cost := np.nan_to_num(one.values[x]).max(initial=0)) > 0]
+    return x != "rounds" and bool(costs) and max(costs) > 5 * min(costs)
+
+
+def _limit_height(axes: Axes, series: Sequence[Series], y: str, target: float | None) -> None:
+    every = [
+        (run[_visible(run, y)], failed) for one in series for run, failed in zip(one.values[y], one.failed, strict=True)
+    ]
+    through = [run for run, failed in every if run.size and not failed] or [run for run, _ in every if run.size]
+    if not through:
+        return
+    heights = np.concatenate([*through, [] if target is None else [target]])
+    # Accuracies of the first rounds say little: the axis starts a little below where the runs end.
+    floor = min(*(run[-1] for run in through), target or 1.0) - 0.2 if y == "accuracy" else heights.min()
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(np.array([max(heights.min(), floor), heights.max()]))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.1
+    axes.set_ylim(*scale.inverted().transform(np.array([low - margin, high + margin])))
+
+
+def _furnish(axes: Axes, y: str, target: float | None) -> None:
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=INK, alpha=0.5)
+    axes.tick_params(which="both", color=INK, labelcolor=INK, width=0.6)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+    if target is not None:
+        text = f"target {said(in_percent if y == 'accuracy' else in_loss, target)}"
+        place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.axhline(target, color=INK, linewidth=1, linestyle=":", alpha=0.8)
+        axes.annotate(text, (0, target), (3, 2.5), color=INK, **place)
+
+
+def _name_axis(axis: Axis, quantity: str) -> None:
+    low, high = sorted(axis.get_view_interval())
+    scale, unit = byte_unit(high) if quantity == "bytes" else (1.0, "")
+    title = TITLES[quantity].format(unit=unit)
+    if axis.get_scale() == "log":
+        title += ", log scale"
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=quantity == "rounds"))
+    axis.set_label_text(title, color=INK)
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value / scale, percent=quantity == "accuracy")))
+
+
+def _places(topology: TopologySummary) -> Floats:
+    """Node positions (nodes, 2) in the unit square around 0; a circle wherever the graph has that symmetry."""
+    graph = nx.Graph()
+    graph.add_nodes_from(range(topology.nodes))
+    graph.add_edges_from((i, j) for i, j, _ in topology.edges)
+    hubs = [node for node, degree in graph.degree if degree == topology.nodes - 1 > 2]
+    if _is_circulant(graph):
+        places = _circle(range(topology.nodes))
+    elif len(hubs) == 1:
+        places = {**_circle([node for node in graph if node not in hubs]), hubs[0]: np.zeros(2)}
+    elif topology.nodes <= 64 and nx.is_connected(graph):
+        places = nx.kamada_kawai_layout(graph)
+    else:
+        places = nx.spring_layout(graph, seed=0, iterations=200)
+    found = np.array([places[node] for node in range(topology.nodes)], dtype=np.float64)
+    found -= (found.max(axis=0) + found.min(axis=0)) / 2
+    found /= max(float(np.abs(found).max()), 1e-9)
+    return found
+
+
+def _is_circulant(graph: nx.Graph) -> bool:
+    n = len(graph)
+    return all(graph.has_edge((i + 1) % n, (j + 1) % n) for i, j in graph.edges)
+
+
+def _circle(nodes: Sequence[int]) -> dict[int, Floats]:
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(nodes)) / max(len(nodes), 1)
+    return {node: np.array([np.cos(angle), np.sin(angle)]) for node, angle in zip(nodes, angles, strict=True)}
+
+
+def _rendered(figure: Figure, prefix: str, label: str) -> str:
+    drawing = io.StringIO()
+    with warnings.catch_warnings():
+        # The reader's fonts draw the text; that matplotlib's own lacks a glyph does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(drawing.getvalue())
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
+            parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(key): _owned(_local(key), value, prefix) for key, value in element.items()}
+    frame = {"xmlns": SVG, "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    root.attrib = {**frame, "stroke-linejoin": "round", "stroke-linecap": "butt"}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _owned(key: str, value: str, prefix: str) -> str:
+    """An attribute's value: ids become the figure's own, ink the page's, and text takes the reader's font."""
+    if key == "id":
+        return f"{prefix}-{value}"
+    if key == "href":
+        return f"#{prefix}-{value.removeprefix('#')}"
+    value = value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
+    return re.sub(r"'DejaVu Sans'[^;]*", FONT, value)

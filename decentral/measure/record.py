@@ -1,0 +1,121 @@
+"""The record of one run, in a folder of its own: what was run, with what, what came of it, and the final models."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from decentral import __version__
+from decentral.config import Experiment
+from decentral.errors import ConfigError
+from decentral.measure.comparison import Evaluation, TopologySummary
+from decentral.methods import ResolvedMethod
+from decentral.topology.analysis import spectrum
+from decentral.topology.topology import Topology
+from decentral.training.task import Task
+
+PACKAGES = ("torch", "numpy", "networkx", "scipy", "pydantic", "safetensors", "scikit-learn")
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """The folder of a new run: `out`, or `runs/<name>-<time>`.
+
+    Raises:
+        ConfigError: it exists and is not an empty folder, or cannot be made.
+    """
+    folder = out or Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not empty; give another folder with --out, or move it away")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; give another with --out") from error
+    return folder
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document atomically."""
+    write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {"decentral": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"platform": platform.platform(), "cores": str(os.cpu_count())}
+
+
+def summary_of(topology: Topology) -> TopologySummary:
+    """The graph and its weights in the first turn, as a document."""
+    matrix = topology.schedule.matrix(0)
+    rows = [topology.row(node, 0).weights for node in range(topology.nodes)]
+    return TopologySummary(
+        nodes=topology.nodes,
+        edges=[(i, j, rows[i].get(j, 0.0)) for i, j in topology.edges],
+        self_weights=[row[node] for node, row in enumerate(rows)],
+        spectral_gap=spectrum(matrix).gap,
+        max_degree=max((len(topology.neighbors(node)) for node in range(topology.nodes)), default=0),
+    )
+
+
+def describe_run(
+    folder: Path, experiment: Experiment, method: ResolvedMethod, seed: int, topology: Topology | None
+) -> None:
+    """Write `config.json`, `versions.json` and `topology.json`: all that the run depends on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = experiment.model_dump(mode="json", exclude={"compare", "baselines"})
+    own = {
+        "label": method.label,
+        "algorithm": method.algorithm.model_dump(mode="json"),
+        "topology": method.topology.model_dump(mode="json"),
+        "optimizer": method.optimizer.model_dump(mode="json"),
+        "seed": seed,
+    }
+    write_json(folder / "config.json", shared | own)
+    write_json(folder / "versions.json", versions())
+    if topology is not None:
+        write_json(folder / "topology.json", {"name": topology.name} | summary_of(topology).model_dump(mode="json"))
+
+
+class Metrics:
+    """A run's `metrics.jsonl`: one line per evaluation, on disk as soon as it is known."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "metrics.jsonl"
+        self.rows: list[Evaluation] = []
+
+    def __call__(self, row: Evaluation) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(row.model_dump_json() + "\n")
+        self.rows.append(row)
+
+
+def save_model(folder: Path, node: int, x: Tensor, task: Task) -> Path:
+    """Write a node's final model: every parameter and buffer under its own name, as safetensors."""
+    module = task.objective(node).module_at(x)
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    path = models / f"node-{node}.safetensors"
+    write_atomically(path, save(tensors, metadata={"format": "pt", "node": str(node)}))
+    return path

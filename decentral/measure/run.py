@@ -1,0 +1,149 @@
+"""Run one method at one seed: on real processes, or in the lockstep simulator. Everything a run needs is built here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from torch import Tensor
+
+from decentral.algorithms import ALGORITHMS
+from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.local import LocalOptimizer
+from decentral.config import DDP, Experiment
+from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError
+from decentral.measure.evaluation import Evaluator, Observe
+from decentral.methods import ResolvedMethod
+from decentral.peer import Peer
+from decentral.topology import gallery
+from decentral.topology.mixing import Row
+from decentral.topology.topology import Topology
+from decentral.training.ddp import train_ddp
+from decentral.training.loop import Pace, train
+from decentral.training.optimizer import local_optimizer
+from decentral.training.task import Task, task
+from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.lockstep import LockstepDriver
+from decentral.transport.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A method made ready: whatever can be wrong with the input has been found by now."""
+
+    method: ResolvedMethod
+    task: Task
+    local: LocalOptimizer
+    topology: Topology | None  # None for a centralized method
+    algorithm: Algorithm | None  # None for DDP, which brings its own loop
+    pace: Pace
+    nodes: int
+
+    @property
+    def label(self) -> str:
+        return self.method.label
+
+    def peer(self, node: int) -> Peer:
+        """What the algorithm may know at a node."""
+        topology = self.topology
+
+        def rows(turn: int) -> Row:
+            return topology.row(node, turn) if topology else Row(node, {node: 1.0})
+
+        return Peer(node, self.nodes, rows, self.task.layout, self.task.seed)
+
+
+def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: Task | None = None) -> Prepared:
+    """Build the task, the graph, the local optimizer and the algorithm of a method.
+
+    Args:
+        shared: the task, where an earlier method of the same seed built it.
+
+    Raises:
+        ConfigError: whatever is wrong with the experiment, its files or the user's code.
+        MissingEnvironmentError: a package is missing.
+    """
+    local = local_optimizer(method.optimizer)
+    topology = None
+    if not method.algorithm.centralized:
+        section = method.topology
+        topology = gallery.load(
+            section.name, section.options, experiment.nodes, section.weights, experiment.folder, section.path
+        )
+    algorithm = None
+    if not isinstance(method.algorithm, DDP):
+        fields = method.algorithm.model_dump(exclude={"name"})
+        algorithm = ALGORITHMS[method.algorithm.name](local=local, **fields)
+    pace = Pace(experiment.rounds, experiment.evaluate_every)
+    return Prepared(method, shared or task(experiment, seed), local, topology, algorithm, pace, experiment.nodes)
+
+
+def prepare_all(experiment: Experiment, methods: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:
+    """All methods at one seed, over one task."""
+    first = prepare(experiment, methods[0], seed)
+    return [first, *(prepare(experiment, method, seed, first.task) for method in methods[1:])]
+
+
+def simulate(prepared: Prepared, observe: Observe) -> dict[int, Tensor]:
+    """Run in the lockstep simulator; the final model `(d,)` of each node.
+
+    Raises:
+        ConfigError: DDP, which runs on real processes only.
+        DivergedError: a loss is not finite.
+    """
+    if prepared.algorithm is None:
+        raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
+    objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
+    driver = LockstepDriver([objective.gradient for objective in objectives.values()])
+    peers = {node: prepared.peer(node) for node in objectives}
+    measure = Evaluator(prepared.task, driver, observe)
+    start = objectives[0].start()
+    return train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, measure)
+
+
+def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> Tensor:
+    """Run this process's node of a method on real processes; its final model `(d,)`.
+
+    Args:
+        epoch: number of the run in this job; no two runs of a job share one.
+        run: 64-bit digest of run and experiment.
+
+    Raises:
+        DivergedError: a loss is not finite, here or at another node.
+        LostNeighborError: a neighbor died or stayed silent.
+    """
+    node = world.rank
+    objective = prepared.task.objective(node)
+    driver = world.driver(prepared.topology, objective.gradient, run, epoch)
+    evaluate = Evaluator(prepared.task, driver, observe)
+    try:
+        if prepared.algorithm is None:
+            gradient_bytes = all_reduce_bytes(objective.start(), world.size)
+
+            def measure(round: int, *of: Any) -> None:
+                driver.bytes_sent[node] = round * gradient_bytes
+                evaluate(round, *of)
+
+            return train_ddp(prepared.task, prepared.local, world, epoch, prepared.pace, measure)
+        peers, objectives = {node: prepared.peer(node)}, {node: objective}
+        return train(prepared.algorithm, driver, peers, objectives, objective.start(), prepared.pace, evaluate)[node]
+    except DecentralError as error:
+        world.report(epoch, error)
+        raise _with_first_cause(error, world.first_fault(epoch)) from error
+    finally:
+        driver.close()
+
+
+def _with_first_cause(error: DecentralError, first: tuple[int, str] | None) -> DecentralError:
+    """A lost neighbor is often the echo of a fault elsewhere: say which."""
+    if not isinstance(error, LostNeighborError) or first is None or first[1] == str(error):
+        return error
+    code, text = first
+    if code == DivergedError.exit_code:
+        return DivergedError(text)
+    return LostNeighborError(f"{error}; before that: {text}")
+
+
+def digest(experiment: Experiment) -> int:
+    """64 bits of the experiment: ranks with another one are refused, and so are their frames."""
+    return int.from_bytes(sha256(experiment.model_dump_json().encode()).digest()[:8], "little")

@@ -1,0 +1,106 @@
+"""From the evaluations of runs to the numbers that are compared: what was reached, when, and at what cost."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread
+from decentral.methods import ResolvedMethod
+
+MEASURES = (
+    "final_accuracy",
+    "worst_node_accuracy",
+    "final_test_loss",
+    "rounds_to_target",
+    "seconds_to_target",
+    "bytes_to_target",
+    "seconds",
+    "bytes_per_node",
+    "speedup_vs_allreduce",
+    "speedup_vs_ddp",
+)
+
+
+def seed_result(
+    seed: int, folder: str, rows: Sequence[Evaluation], target: float | None, failure: str | None
+) -> SeedResult:
+    """What one run came to. A run that failed keeps its costs and has no final score."""
+    last = rows[-1] if rows and failure is None else None
+    reached = next((row for row in rows if _reaches(row, target)), None)
+    return SeedResult(
+        seed=seed,
+        folder=folder,
+        final_accuracy=last.accuracy if last else None,
+        worst_node_accuracy=min(last.node_accuracy) if last and last.node_accuracy else None,
+        final_test_loss=last.test_loss if last else None,
+        consensus_distance=last.consensus_distance if last else None,
+        rounds_to_target=reached.round if reached else None,
+        seconds_to_target=reached.seconds if reached else None,
+        bytes_to_target=_mean(reached.bytes_sent) if reached else None,
+        seconds=last.seconds if last else None,
+        bytes_per_node=_mean(last.bytes_sent) if last else None,
+        speedup_vs_allreduce=None,
+        speedup_vs_ddp=None,
+        failure=failure,
+    )
+
+
+def _reaches(row: Evaluation, target: float | None) -> bool:
+    """Whether the averaged model's score meets the target: accuracy from below, test loss from above."""
+    if target is None:
+        return False
+    if row.accuracy is not None:
+        return row.accuracy >= target
+    return row.test_loss is not None and row.test_loss <= target
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def with_speedups(
+    runs: Sequence[SeedResult], allreduce: Sequence[SeedResult], ddp: Sequence[SeedResult]
+) -> list[SeedResult]:
+    """The runs with their speed-up over each baseline's run of the same seed."""
+
+    def speedup(run: SeedResult, baseline: Sequence[SeedResult]) -> float | None:
+        rival = next((other for other in baseline if other.seed == run.seed), None)
+        if rival is None or rival.seconds_to_target is None or not run.seconds_to_target:
+            return None
+        return rival.seconds_to_target / run.seconds_to_target
+
+    return [
+        run.model_copy(update={"speedup_vs_allreduce": speedup(run, allreduce), "speedup_vs_ddp": speedup(run, ddp)})
+        for run in runs
+    ]
+
+
+def method_result(method: ResolvedMethod, runs: Sequence[SeedResult]) -> MethodResult:
+    """A method over all its seeds: medians, with their spread."""
+    spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
+    return MethodResult(
+        name=method.label,
+        algorithm=method.algorithm.name,
+        topology=None if method.algorithm.centralized else topology_key(method),
+        baseline=method.baseline,
+        spread=spread,
+        per_seed=list(runs),
+        **{name: spread[name].median for name in MEASURES},
+    )
+
+
+def topology_key(method: ResolvedMethod) -> str:
+    """What tells a method's graph from others: its name, options and weights."""
+    section = method.topology
+    words = [section.name, *(f"{key}={value}" for key, value in sorted(section.options.items()))]
+    return " ".join(words if section.weights == "metropolis" else [*words, section.weights])
+
+
+def _spread(values: Sequence[float | None], name: str) -> Spread:
+    """Minimum, median and maximum; a run that did not get there counts as the worst."""
+    worst = float("-inf") if name.endswith("accuracy") or name.startswith("speedup") else float("inf")
+    ordered = sorted(worst if value is None else value for value in values)
+
+    def number(value: float) -> float | None:
+        return None if value in (float("inf"), float("-inf")) or value != value else value
+
+    return Spread(min=number(ordered[0]), median=number(median(ordered)), max=number(ordered[-1]))

@@ -1,0 +1,86 @@
+"""The methods of an experiment, each complete and labeled: its own, those it is compared with, and the baselines."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from decentral.config import DSGD, Algorithm, Experiment, Method, Optimizer, Topology
+
+_ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedMethod:
+    """One complete method.
+
+    Attributes:
+        label: its name in tables, unique in the experiment.
+        baseline: whether the file lists it under `baselines`.
+    """
+
+    label: str
+    algorithm: Algorithm
+    topology: Topology
+    optimizer: Optimizer
+    baseline: bool
+
+
+def methods(experiment: Experiment) -> list[ResolvedMethod]:
+    """The experiment's own method, then `compare`, then `baselines`; what an entry leaves out is the file's own."""
+    entries = [Method(), *experiment.compare, *experiment.baselines]
+    resolved = [
+        ResolvedMethod(
+            label=entry.label or "",
+            algorithm=entry.algorithm or experiment.algorithm,
+            topology=entry.topology or experiment.topology,
+            optimizer=entry.optimizer or experiment.optimizer,
+            baseline=index > len(experiment.compare),
+        )
+        for index, entry in enumerate(entries)
+    ]
+    return [replace(method, label=label) for method, label in zip(resolved, _labels(resolved), strict=True)]
+
+
+def _labels(resolved: Sequence[ResolvedMethod]) -> Iterator[str]:
+    taken = {method.label for method in resolved}
+    unlabeled = [method for method in resolved if not method.label]
+    for method in resolved:
+        if method.label:
+            yield method.label
+            continue
+        rivals = [other for other in unlabeled if _described(other) == _described(method)]
+        label = numbered = " ".join([_described(method), *_differences(method, rivals)])
+        count = 1
+        while numbered in taken:
+            count += 1
+            numbered = f"{label} {count}"
+        taken.add(numbered)
+        yield numbered
+
+
+def _described(method: ResolvedMethod) -> str:
+    """`dsgd awc ring tau=4`: the algorithm, what its name leaves open, and the graph."""
+    words: list[str] = [method.algorithm.name]
+    if isinstance(method.algorithm, DSGD):
+        words.append(_ORDERS[method.algorithm.order])
+    if not method.algorithm.centralized:
+        words.append(Path(method.topology.name).stem)
+    if isinstance(method.algorithm, DSGD) and method.algorithm.every > 1:
+        words.append(f"tau={method.algorithm.every}")
+    return " ".join(filter(None, words))
+
+
+def _differences(method: ResolvedMethod, rivals: Sequence[ResolvedMethod]) -> list[str]:
+    """`lr=0.05`: what sets a method apart from others of the same description."""
+    others = [_traits(rival) for rival in rivals]
+    own = _traits(method)
+    return [f"{key}={value}" for key, value in own.items() if any(other.get(key) != value for other in others)]
+
+
+def _traits(method: ResolvedMethod) -> dict[str, Any]:
+    traits = method.algorithm.model_dump(exclude={"name"})
+    if not method.algorithm.centralized:
+        traits |= {"topology": method.topology.name, "weights": method.topology.weights, **method.topology.options}
+    optimizer = {"optimizer": method.optimizer.name, "lr": method.optimizer.lr}
+    return {**traits, **optimizer, **method.optimizer.options}

@@ -1,0 +1,128 @@
+"""The gallery: one file is one graph. The built-in ones lie in `topologies/`; a user's own is named by its path.
+
+A Python file defines `build(nodes, *, ...) -> networkx.Graph`, whose keyword parameters are the options of the
+experiment's topology section. It is the user's code and runs as such; data files are only read.
+"""
+
+import ast
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import networkx as nx
+
+from decentral.config import KeyPath
+from decentral.errors import ConfigError, nearest
+from decentral.topology.graph import checked_graph
+from decentral.topology.graph_files import READERS, read
+from decentral.topology.topology import Topology
+from decentral.user_code import blame, called, checked_options, function_of
+
+SUFFIXES = (".py", *READERS)
+
+
+def load(
+    section_name: str, options: Mapping[str, Any], nodes: int, weights: str, folder: Path, at: KeyPath
+) -> Topology:
+    """The topology of an experiment's section.
+
+    Args:
+        section_name: a name of the gallery, or a path to a file.
+        options: keyword arguments for the file's `build`; a data file takes none.
+        nodes: how many nodes the graph must have.
+        weights: one of `mixing.WEIGHTS`.
+        folder: where relative paths start.
+        at: the section's key path in the experiment.
+
+    Raises:
+        ConfigError: no such file, a fault in it, bad options, or a graph or weights that cannot be used.
+    """
+    try:
+        path = find(section_name, folder)
+        graph = _built(path, options, nodes, at) if path.suffix == ".py" else _read(path, options, at)
+        source = section_name if _is_path(section_name) else f"topologies/{path.name}"
+        return Topology.static(section_name, checked_graph(graph, nodes, source), weights)
+    except ConfigError as error:
+        if error.at is None:
+            error.at = at
+        raise
+
+
+def find(name: str, folder: Path) -> Path:
+    """The file that a topology's name stands for.
+
+    A plain name is one of the gallery; a name with a path separator or a known suffix is a file, sought in `folder`
+    and then in the current directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not _is_path(name):
+        shipped = _shipped()
+        if name not in shipped:
+            raise ConfigError(f"the gallery has no topology {name!r}{nearest(name, shipped)}")
+        return shipped[name]
+    if Path(name).suffix not in SUFFIXES:
+        raise ConfigError(f"{name} has the suffix {Path(name).suffix!r}; a topology file is one of {_one_of()}")
+    for path in (folder / name, Path.cwd() / name):
+        if path.is_file():
+            return path
+    raise ConfigError(f"no file {name} in {folder.resolve()} or {Path.cwd()}; a plain name means the gallery's own")
+
+
+def names() -> tuple[str, ...]:
+    """The names of the gallery, ascending."""
+    return tuple(_shipped())
+
+
+def summary(path: Path) -> str:
+    """The first line of the file's docstring, without running it; empty for a data file."""
+    if path.suffix != ".py":
+        return ""
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_bytes(), str(path)))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {blame(error)}") from error
+    return (docstring or "").partition("\n")[0]
+
+
+def _shipped() -> dict[str, Path]:
+    """The gallery's files by name: inside an installed wheel, else beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_shipped" / "topologies"
+    folder = installed if installed.is_dir() else package.parent / "topologies"
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES}
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or "\\" in name or Path(name).suffix in SUFFIXES
+
+
+def _one_of() -> str:
+    return ", ".join(SUFFIXES)
+
+
+def _built(path: Path, options: Mapping[str, Any], nodes: int, at: KeyPath) -> Any:
+    build = function_of(_executed(path, at), "build", at)
+    return called(build, nodes, at=at, **checked_options(build, options, at, positional=1))
+
+
+def _executed(path: Path, at: KeyPath) -> ModuleType:
+    """The file's module, which never enters sys.modules: two files of one name do not meet."""
+    spec = spec_from_file_location(f"{path.resolve().parent.name}.{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path} failed: {blame(error)}", at) from error
+    return module
+
+
+def _read(path: Path, options: Mapping[str, Any], at: KeyPath) -> nx.Graph:
+    for key in options:
+        raise ConfigError(f"unknown key; {path.name} is a data file and takes no options", (*at, key))
+    return read(path)

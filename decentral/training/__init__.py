@@ -1,0 +1,1 @@
+"""What is learned: data and its partition, models, minibatches, and the loop around them."""

@@ -1,0 +1,72 @@
+"""A module and its minibatches as a function of one flat vector: the only place that knows the module."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from decentral.peer import Block, Layout, LossAndGradient
+from decentral.training.batches import Batches
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def layout_of(module: nn.Module) -> Layout:
+    """The trainable parameters in the module's order, one after the other."""
+    blocks, start = [], 0
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            blocks.append(Block(name, tuple(parameter.shape), start))
+            start += parameter.numel()
+    return tuple(blocks)
+
+
+class Objective:
+    """One node's objective.
+
+    Args:
+        module: the node's own; its trainable parameters become views into the vector last asked about.
+        loss: mean over a minibatch, from outputs and targets.
+        batches: the node's minibatches.
+    """
+
+    def __init__(self, module: nn.Module, loss: Loss, batches: Batches) -> None:
+        self.layout = layout_of(module)
+        self._module, self._loss, self._batches = module, loss, batches
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._at: Tensor | None = None
+        self._gradients: list[Tensor] = []  # one for each Gradient of a step
+        self._asked = 0
+
+    def start(self) -> Tensor:
+        """A flat copy `(d,)` of the module's parameters as they are."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
+
+    def begin_step(self) -> None:
+        """Take back the gradients of the last step."""
+        self._asked = 0
+
+    def gradient(self, at: Tensor) -> LossAndGradient:
+        """Loss `()` and flat gradient `(d,)` of the next minibatch; the gradient is the step's own until its end."""
+        module = self.module_at(at)
+        gradient = self._next_gradient(at).zero_()
+        for parameter, block in zip(self._parameters, self.layout, strict=True):
+            parameter.grad = block.of(gradient)
+        inputs, targets = self._batches.next()
+        loss = self._loss(module(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return LossAndGradient(loss.detach(), gradient)
+
+    def module_at(self, at: Tensor) -> nn.Module:
+        """The module with its parameters at `at: (d,)`, as views."""
+        if at is not self._at:
+            for parameter, block in zip(self._parameters, self.layout, strict=True):
+                parameter.data = block.of(at)
+            self._at = at
+        return self._module
+
+    def _next_gradient(self, at: Tensor) -> Tensor:
+        if self._asked == len(self._gradients):
+            self._gradients.append(torch.empty_like(at))
+        self._asked += 1
+        return self._gradients[self._asked - 1]

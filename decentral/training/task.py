@@ -1,0 +1,92 @@
+"""One seed's problem: the data, who holds which samples, and the model that every node begins with."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from decentral.config import Experiment
+from decentral.errors import ConfigError
+from decentral.peer import Layout
+from decentral.training import data, models, partition
+from decentral.training.batches import Batches
+from decentral.training.objective import Objective, layout_of
+from decentral.user_code import blame
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is the same for every method of an experiment at one seed."""
+
+    data: data.Data
+    shards: tuple[Tensor, ...]  # of each node, indices of its training samples
+    initial: nn.Module  # never trained itself; nodes get copies
+    batch_size: int
+    seed: int
+
+    def module(self) -> nn.Module:
+        """A node's own module, at the common starting point."""
+        return deepcopy(self.initial)
+
+    def batches(self, node: int) -> Batches:
+        """A node's minibatches, from the first one on."""
+        held = self.shards[node]
+        inputs, targets = self.data.train_inputs[held], self.data.train_targets[held]
+        return Batches(inputs, targets, self.batch_size, self.seed, node)
+
+    def objective(self, node: int) -> Objective:
+        """A node's objective."""
+        return Objective(self.module(), self.data.loss, self.batches(node))
+
+    @property
+    def layout(self) -> Layout:
+        """Where each parameter tensor lies in the flat vector."""
+        return layout_of(self.initial)
+
+    @property
+    def parameters(self) -> int:
+        """d, the number of trainable parameters."""
+        return sum(p.numel() for p in self.initial.parameters() if p.requires_grad)
+
+
+def task(experiment: Experiment, seed: int) -> Task:
+    """Load, split and build what an experiment names, and try the model on two samples.
+
+    Raises:
+        ConfigError: whatever the experiment or the user's code has wrong.
+        MissingEnvironmentError: a package for the data is missing.
+    """
+    dtype = getattr(torch, experiment.dtype)
+    loaded = data.load(experiment.data, experiment.nodes, seed, experiment.folder, dtype)
+    shards = loaded.shards
+    if shards is None:
+        shards = partition.split(experiment.partition, loaded.train_targets, experiment.nodes, seed)
+    module = models.build(experiment.model, loaded.sample_shape, loaded.outputs, seed, dtype, experiment.folder)
+    _try(module, loaded, experiment)
+    return Task(loaded, shards, module, experiment.batch_size, seed)
+
+
+def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:
+    inputs, targets = loaded.train_inputs[:2], loaded.train_targets[:2]
+    try:
+        with torch.no_grad():
+            outputs = deepcopy(module).eval()(inputs)
+            loss = loaded.loss(outputs, targets)
+    except Exception as error:
+        raise ConfigError(
+            f"model {experiment.model.name} does not take the samples of data {experiment.data.name}, "
+            f"{tuple(loaded.sample_shape)} each: {blame(error)}",
+            experiment.model.path,
+        ) from error
+    if loaded.classes is not None and outputs.shape != (len(inputs), loaded.classes):
+        raise ConfigError(
+            f"model {experiment.model.name} returned outputs {tuple(outputs.shape)} for {len(inputs)} samples; required: "
+            f"({len(inputs)}, {loaded.classes}), one for each of the {loaded.classes} classes of {experiment.data.name}",
+            experiment.model.path,
+        )
+    if loss.shape != ():
+        raise ConfigError(
+            f"the loss of data {experiment.data.name} has shape {tuple(loss.shape)}; one number is required",
+            experiment.data.path,
+        )

@@ -1,0 +1,1 @@
+"""How it travels: links, and the drivers that answer an algorithm's effects."""

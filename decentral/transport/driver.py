@@ -1,0 +1,91 @@
+"""What a driver is: it hosts nodes, advances their steps and answers the effects they await."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from decentral.peer import Effect, LossAndGradient, Payload
+
+Step = Coroutine[Any, Any, Tensor]
+"""A node's step under way; its result is the minibatch loss `()`."""
+
+GradientAt = Callable[[Tensor], LossAndGradient]
+"""A node's answer to `Gradient`: the loss and flat gradient of its next minibatch at a point `(d,)`."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    loss: Tensor
+
+
+def proceed(step: Step, answer: object) -> Effect[Any] | Finished:
+    """Advance a step to its next effect, or to its end.
+
+    Raises:
+        TypeError: the step awaited something that is not an effect.
+    """
+    try:
+        asked = step.send(answer)
+    except StopIteration as done:
+        return Finished(done.value)
+    except RuntimeError as error:
+        if "no running event loop" not in str(error):
+            raise
+        raise TypeError(_not_an_effect(step, "an asyncio call")) from error
+    if not isinstance(asked, Effect):
+        step.close()
+        raise TypeError(_not_an_effect(step, f"something that yields {asked!r}"))
+    return asked
+
+
+def _not_an_effect(step: Step, found: str) -> str:
+    name = getattr(step, "__qualname__", "step")
+    effects = ", ".join(sorted(kind.__name__ for kind in Effect.__subclasses__()))
+    return f"{name} awaited {found}; a step may await effects only ({effects}), through the methods of its peer"
+
+
+class Driver(ABC):
+    """Answers effects for the nodes it hosts: one in a real process, all of them in a simulator.
+
+    `mean` and `gather` are for measurement between rounds; no algorithm can reach them.
+    """
+
+    hosted: tuple[int, ...]  # the nodes of this process, ascending
+    bytes_sent: dict[int, int]  # by each hosted node so far, headers included
+
+    @abstractmethod
+    def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
+        """Run one step of each hosted node to its end; returns each one's loss `()`."""
+
+    @abstractmethod
+    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
+        """The mean over all nodes of one vector `(d,)` each, the hosted ones given."""
+
+    @abstractmethod
+    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
+        """All nodes' lists of numbers, by node, from the hosted ones; all lists have one length."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back links, threads and memory."""
+
+
+def all_reduce_bytes(x: Tensor, nodes: int) -> int:
+    """Bytes that each node sends in a ring all-reduce of `x`: 2 (n-1)/n of its size (the engine's own may differ)."""
+    return round(2 * (nodes - 1) / nodes * x.nbytes)
+
+
+def versions(payload: Payload) -> tuple[int, ...]:
+    """How often each tensor was written in place; unchanged versions mean that a posted payload was left alone."""
+    return tuple(tensor._version for tensor in payload)
+
+
+def check_untouched(payload: Payload, posted: tuple[int, ...], node: int) -> None:
+    """Raise if a posted payload changed before it was collected: another transport would have sent half of each."""
+    if versions(payload) != posted:
+        raise RuntimeError(f"node {node} changed a payload between Post and Collect; post a clone, or change it later")

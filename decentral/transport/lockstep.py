@@ -1,0 +1,172 @@
+"""The lockstep simulator: all nodes in one process, round by round. It is the oracle of every other driver.
+
+Each node is advanced until it asks for something; whatever can be answered is answered, in ascending order of nodes.
+Messages between two nodes are matched first in, first out, as on a link.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
+from decentral.transport.driver import (
+    Driver,
+    Finished,
+    GradientAt,
+    Step,
+    all_reduce_bytes,
+    check_untouched,
+    proceed,
+    versions,
+)
+from decentral.transport.frames import HEADER_BYTES, payload_bytes
+
+_NOT_YET = object()
+
+
+class DeadlockError(RuntimeError):
+    """No node can go on; the text names who waits for whom."""
+
+
+@dataclass(slots=True)
+class _Posted:
+    payload: Payload
+    versions: tuple[int, ...]
+    awaited: dict[int, int]  # neighbor: which of its messages to me
+
+
+class LockstepDriver(Driver):
+    """Hosts all nodes.
+
+    Args:
+        gradients: for each node, its answer to `Gradient`.
+        poison: overwrite every answer with NaN once its step has ended, to catch a method that keeps an alias.
+    """
+
+    def __init__(self, gradients: Sequence[GradientAt], poison: bool = False) -> None:
+        self.hosted = tuple(range(len(gradients)))
+        self.bytes_sent = dict.fromkeys(self.hosted, 0)
+        self._gradients = gradients
+        self._poison = poison
+        self._answered: list[Tensor] = []
+        self._mail: dict[tuple[int, int, int], Payload] = {}  # (sender, receiver, sequence)
+        self._sequence: dict[tuple[int, int], int] = {}  # (node, neighbor): exchanges begun
+        self._posted: dict[Ticket, _Posted] = {}
+        self._tickets = 0
+
+    def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
+        losses: dict[int, Tensor] = {}
+        waiting: dict[int, Effect[Any]] = {}
+        answers: dict[int, object] = dict.fromkeys(sorted(steps))
+        while answers:
+            for node, answer in answers.items():
+                asked = proceed(steps[node], answer)
+                if isinstance(asked, Finished):
+                    losses[node] = asked.loss
+                else:
+                    waiting[node] = self._begun(node, asked)
+            answers = self._answers(waiting)
+            if waiting and not answers:
+                raise DeadlockError(f"round {round}: {self._who_waits(waiting)}")
+            for node in answers:
+                del waiting[node]
+        self._forget_answers()
+        return losses
+
+    def _begun(self, node: int, asked: Effect[Any]) -> Effect[Any]:
+        """Put an exchange's messages into the mail; what is left to wait for is its Collect."""
+        if isinstance(asked, Exchange):
+            return Collect(self._post(node, asked.payload, asked.neighbors))
+        return asked
+
+    def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
+        if waiting and len(waiting) == len(self.hosted):
+            reduced = [effect.x for effect in waiting.values() if isinstance(effect, AllReduce)]
+            if len(reduced) == len(waiting):
+                return self._all_reduced(reduced)
+        answers = {node: self._answer(node, waiting[node]) for node in sorted(waiting)}
+        return {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
+
+    def _answer(self, node: int, asked: Effect[Any]) -> object:
+        match asked:
+            case Gradient(at=at):
+                answer = self._gradients[node](at)
+                self._answered.append(answer.gradient)
+                return answer
+            case Post(payload=payload, neighbors=neighbors):
+                return self._post(node, payload, neighbors)
+            case Collect(ticket=ticket):
+                return self._collect(node, ticket)
+            case AllReduce():
+                return _NOT_YET
+            case _:
+                raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
+
+    def _post(self, node: int, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+        awaited = {}
+        for neighbor in neighbors:
+            sequence = self._sequence.get((node, neighbor), 0)
+            self._sequence[node, neighbor] = sequence + 1
+            self._mail[node, neighbor, sequence] = tuple(tensor.clone() for tensor in payload)
+            awaited[neighbor] = sequence
+        self.bytes_sent[node] += len(neighbors) * (HEADER_BYTES + payload_bytes(payload))
+        self._tickets += 1
+        ticket = Ticket(self._tickets)
+        self._posted[ticket] = _Posted(payload, versions(payload), awaited)
+        return ticket
+
+    def _collect(self, node: int, ticket: Ticket) -> object:
+        posted = self._posted[ticket]
+        expected = {neighbor: (neighbor, node, sequence) for neighbor, sequence in posted.awaited.items()}
+        if any(key not in self._mail for key in expected.values()):
+            return _NOT_YET
+        check_untouched(posted.payload, posted.versions, node)
+        del self._posted[ticket]
+        received = {neighbor: self._mail.pop(key) for neighbor, key in sorted(expected.items())}
+        self._answered += [tensor for payload in received.values() for tensor in payload]
+        return received
+
+    def _all_reduced(self, vectors: list[Tensor]) -> dict[int, object]:
+        mean = _mean(vectors)
+        for node in self.hosted:
+            self.bytes_sent[node] += all_reduce_bytes(mean, len(self.hosted))
+        copies = {node: mean.clone() for node in self.hosted}
+        self._answered += copies.values()
+        return dict(copies)
+
+    def _forget_answers(self) -> None:
+        if self._poison:
+            for tensor in self._answered:
+                tensor.fill_(torch.nan)
+        self._answered.clear()
+
+    def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:
+        def reason(node: int, asked: Effect[Any]) -> str:
+            if not isinstance(asked, Collect):
+                return f"node {node} waits in {type(asked).__name__}"
+            awaited = self._posted[asked.ticket].awaited
+            missing = [j for j, sequence in awaited.items() if (j, node, sequence) not in self._mail]
+            return f"node {node} waits for node {missing[0]}"
+
+        return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
+
+    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
+        return _mean([vectors[node] for node in self.hosted])
+
+    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
+        return [values[node] for node in self.hosted]
+
+    def close(self) -> None:
+        self._mail.clear()
+        self._posted.clear()
+
+
+def _mean(vectors: list[Tensor]) -> Tensor:
+    """Summed in ascending order of nodes."""
+    total = vectors[0].clone()
+    for vector in vectors[1:]:
+        total.add_(vector)
+    return total.div_(len(vectors))

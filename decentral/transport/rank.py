@@ -1,0 +1,215 @@
+"""The rank driver: one node in one real process, its effects performed over links to its neighbors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decentral.errors import LostNeighborError
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
+from decentral.transport.driver import (
+    Driver,
+    Finished,
+    GradientAt,
+    Step,
+    all_reduce_bytes,
+    check_untouched,
+    proceed,
+    versions,
+)
+from decentral.transport.frames import (
+    HEADER_BYTES,
+    FrameError,
+    Stamp,
+    check_header,
+    fill,
+    payload_bytes,
+    payload_views,
+    signature,
+)
+from decentral.transport.links import NO_ANSWER, BrokenLinkError, Link, told
+
+
+@dataclass(slots=True)
+class _Posted:
+    payload: Payload
+    versions: tuple[int, ...]
+    stamp: Stamp
+    outgoing: Tensor
+    incoming: dict[int, Tensor]  # neighbor: the frame that it fills
+
+
+class RankDriver(Driver):
+    """Hosts one node.
+
+    Args:
+        node: the node, and rank, of this process.
+        nodes: how many there are.
+        links: one to each neighbor in the graph.
+        gradient: the node's answer to `Gradient`.
+        group: makes the group of all ranks when first needed: for AllReduce and for measurement.
+        run: 64-bit digest of run and experiment; both ends of a link must have the same.
+        epoch: incarnation of the links.
+        timeout_s: how long to wait for the neighbors of one exchange.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        nodes: int,
+        links: Mapping[int, Link],
+        gradient: GradientAt,
+        group: Callable[[], Any],
+        run: int,
+        epoch: int,
+        timeout_s: float,
+    ) -> None:
+        self.hosted = (node,)
+        self.bytes_sent = {node: 0}
+        self._node, self._nodes = node, nodes
+        self._links = dict(links)
+        self._gradient = gradient
+        self._make_group, self._group = group, None
+        self._run, self._epoch = run, epoch
+        self._timeout_s = timeout_s
+        self._round = 0
+        self._sequence = 0  # exchanges begun in this round
+        self._posted: dict[Ticket, _Posted] = {}
+        self._tickets = 0
+        self._free: dict[int, list[Tensor]] = {}  # frames by size
+        self._lent: list[Tensor] = []  # frames whose payloads the step may still read
+
+    def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
+        self._round, self._sequence = round, 0
+        step = steps[self._node]
+        answer: object = None
+        try:
+            while not isinstance(asked := proceed(step, answer), Finished):
+                answer = self._perform(asked)
+        finally:
+            step.close()
+        for frame in self._lent:
+            self._free.setdefault(frame.numel(), []).append(frame)
+        self._lent.clear()
+        return {self._node: asked.loss}
+
+    def _perform(self, asked: Effect[Any]) -> object:
+        match asked:
+            case Gradient(at=at):
+                return self._gradient(at)
+            case Exchange(payload=payload, neighbors=neighbors):
+                return self._collect(self._post(payload, neighbors), "Exchange")
+            case Post(payload=payload, neighbors=neighbors):
+                return self._post(payload, neighbors)
+            case Collect(ticket=ticket):
+                return self._collect(ticket, "Collect")
+            case AllReduce(x=x):
+                self.bytes_sent[self._node] += all_reduce_bytes(x, self._nodes)
+                return self._mean(x, "AllReduce")
+            case _:
+                raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
+
+    def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+        self._tickets += 1
+        ticket = Ticket(self._tickets)
+        stamp = self._stamp(payload)
+        outgoing = self._frame(stamp)
+        fill(outgoing, stamp, payload)
+        posted = _Posted(payload, versions(payload), stamp, outgoing, {})
+        for neighbor in neighbors:
+            incoming = self._frame(stamp)
+            posted.incoming[neighbor] = incoming
+            try:
+                self._links[neighbor].start(outgoing, incoming)
+            except BrokenLinkError as error:
+                raise self._lost(neighbor, "Post", outgoing.numel(), 0.0, str(error)) from error
+        self.bytes_sent[self._node] += len(neighbors) * outgoing.numel()
+        self._posted[ticket] = posted
+        self._sequence += 1
+        return ticket
+
+    def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
+        posted = self._posted.pop(ticket)
+        deadline = monotonic() + self._timeout_s
+        received = {}
+        for neighbor, frame in posted.incoming.items():
+            self._finish(neighbor, frame, posted.stamp._replace(sender=neighbor), kind, deadline)
+            received[neighbor] = payload_views(frame, posted.payload)
+        check_untouched(posted.payload, posted.versions, self._node)
+        self._lent += [posted.outgoing, *posted.incoming.values()]
+        return received
+
+    def _finish(self, neighbor: int, frame: Tensor, expected: Stamp, kind: str, deadline: float) -> None:
+        link = self._links[neighbor]
+        try:
+            link.finish(deadline - monotonic())
+            check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
+        except BrokenLinkError as error:
+            waited_s = self._timeout_s - (deadline - monotonic())
+            raise self._lost(neighbor, kind, frame.numel(), waited_s, str(error)) from error
+        except FrameError as error:
+            raise LostNeighborError(
+                f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
+                "start every node with the same experiment"
+            ) from error
+
+    def _lost(self, neighbor: int, kind: str, nbytes: int, waited_s: float, how: str) -> LostNeighborError:
+        message = f"({kind}, {_human_bytes(nbytes)}, {self._links[neighbor].name})"
+        where = f"node {neighbor} in round {self._round}"
+        if how == NO_ANSWER:
+            return LostNeighborError(f"node {self._node} waited {waited_s:.1f} s for {where} {message}")
+        return LostNeighborError(f"node {self._node} lost {where} after {waited_s:.1f} s: {how} {message}")
+
+    def _stamp(self, payload: Payload) -> Stamp:
+        nbytes = payload_bytes(payload)
+        return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
+
+    def _frame(self, stamp: Stamp) -> Tensor:
+        size = HEADER_BYTES + stamp.payload_bytes
+        free = self._free.get(size)
+        return free.pop() if free else torch.zeros(size, dtype=torch.uint8)
+
+    def _all_ranks(self) -> Any:
+        if self._group is None:
+            self._group = self._make_group()
+        return self._group
+
+    def _mean(self, x: Tensor, kind: str) -> Tensor:
+        total = x.clone()
+        self._together(kind, total.nbytes, lambda group: group.allreduce([total]))
+        return total.div_(self._nodes)
+
+    def _together(self, kind: str, nbytes: int, begin: Callable[[Any], Any]) -> None:
+        """Perform one operation of all ranks within the timeout."""
+        began = monotonic()
+        try:
+            begin(self._all_ranks()).wait(timedelta(seconds=self._timeout_s))
+        except RuntimeError as error:
+            waited_s = monotonic() - began
+            raise LostNeighborError(
+                f"node {self._node} waited {waited_s:.1f} s for all nodes in round {self._round}: {told(error)} "
+                f"({kind}, {_human_bytes(nbytes)}, gloo)"
+            ) from error
+
+    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
+        return self._mean(vectors[self._node], "evaluation")
+
+    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
+        own = torch.tensor(values[self._node], dtype=torch.float64)
+        everyone = [torch.empty_like(own) for _ in range(self._nodes)]
+        self._together("evaluation", own.nbytes, lambda group: group.allgather([everyone], [own]))
+        return [numbers.tolist() for numbers in everyone]
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._posted.clear()
+        self._group = None
+
+
+def _human_bytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"

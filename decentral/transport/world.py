@@ -1,0 +1,176 @@
+"""The ranks of a run on real processes: how their launcher numbered them, where they meet, and the links they make."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+
+from decentral.config import Gloo
+from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
+from decentral.topology.topology import Topology
+from decentral.transport.driver import GradientAt
+from decentral.transport.links import INTERFACE_VARIABLE, connect, gloo_device, gloo_group, loopback_interface
+from decentral.transport.rank import RankDriver
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What the launcher says of this process."""
+
+    launcher: str
+    rank: int
+    size: int
+    master: str
+    one_machine: bool
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
+    """Reads torchrun's variables; None in a process that no launcher started.
+
+    Raises:
+        MissingEnvironmentError: some of the variables are set and others are not, or they make no sense.
+    """
+    found = {name: environment[name] for name in _VARIABLES if name in environment}
+    if "RANK" not in found and "WORLD_SIZE" not in found:
+        return None
+    if missing := [name for name in _VARIABLES if name not in found]:
+        raise MissingEnvironmentError(
+            f"{', '.join(found)} set but not {', '.join(missing)}; start all nodes with torchrun or with --nproc"
+        )
+    try:
+        rank, size = int(found["RANK"]), int(found["WORLD_SIZE"])
+    except ValueError as error:
+        raise MissingEnvironmentError(f"RANK and WORLD_SIZE must be integers: {error}") from error
+    if not 0 <= rank < size:
+        raise MissingEnvironmentError(f"RANK={rank} is not below WORLD_SIZE={size}")
+    launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "environment variables"
+    one_machine = environment.get("LOCAL_WORLD_SIZE") == found["WORLD_SIZE"] or _is_loopback(found["MASTER_ADDR"])
+    return Launched(launcher, rank, size, found["MASTER_ADDR"], one_machine)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of this job, one node each.
+
+    The store carries addresses and small texts only; no tensor and no pickle goes through it.
+    """
+
+    rank: int
+    size: int
+    store: Store
+    device: Any
+    transport: Gloo
+    one_machine: bool = True
+
+    @classmethod
+    def join(cls, launched: Launched, transport: Gloo, nodes: int, digest: int) -> "World":
+        """Meet the other ranks.
+
+        Args:
+            digest: of the experiment; every rank must have the same.
+
+        Raises:
+            ConfigError: another number of ranks than nodes, or another experiment than rank 0 has.
+            MissingEnvironmentError: the meeting point cannot be reached, or no such interface.
+        """
+        if launched.size != nodes:
+            raise ConfigError(
+                f"{launched.launcher} started {launched.size} ranks for nodes: {nodes}; one rank is one node, "
+                f"so start {nodes} ranks or set -s nodes={launched.size}"
+            )
+        try:
+            patience = timedelta(seconds=transport.connect_timeout_s)
+            store, _, _ = next(rendezvous("env://", launched.rank, launched.size, timeout=patience))
+        except (RuntimeError, ValueError) as error:
+            port = os.environ.get("MASTER_PORT")
+            raise MissingEnvironmentError(
+                f"rank {launched.rank} cannot meet the others at {launched.master}:{port} "
+                f"({str(error).splitlines()[0][:120]}); check MASTER_ADDR, MASTER_PORT and that rank 0 runs"
+            ) from error
+        device = gloo_device(transport.interface, launched.one_machine)
+        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine)
+        world._check_same_experiment(digest)
+        return world
+
+    def _check_same_experiment(self, digest: int) -> None:
+        first = self.agree("digest", str(digest))
+        if first != str(digest):
+            raise ConfigError(
+                f"node {self.rank} reads another experiment than node 0; give every rank the same file and -s options"
+            )
+
+    def agree(self, key: str, value: str) -> str:
+        """Rank 0's value, known to all.
+
+        Raises:
+            LostNeighborError: rank 0 did not say it in time.
+        """
+        if self.rank == 0:
+            self.store.set(key, value)
+            return value
+        try:
+            return str(self.store.get(key).decode())
+        except RuntimeError as error:
+            raise LostNeighborError(f"node {self.rank} waited for node 0 to say {key!r} in vain") from error
+
+    def prefixed(self, epoch: int, name: str) -> Store:
+        """A part of the store that belongs to one run, and to one purpose in it."""
+        return PrefixStore(f"run/{epoch}/{name}", self.store)
+
+    def driver(self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int) -> RankDriver:
+        """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
+
+        Args:
+            topology: the graph; None for a centralized method, which has no links.
+            run: 64-bit digest of run and experiment.
+            epoch: number of the run in this job.
+        """
+        patience = self.transport.connect_timeout_s
+
+        def group() -> Any:
+            return gloo_group(self.prefixed(epoch, "all"), self.rank, self.size, self.device, patience)
+
+        neighbors = topology.neighbors(self.rank) if topology else ()
+        links = connect(self.rank, neighbors, self.prefixed(epoch, "edge"), self.device, patience)
+        return RankDriver(self.rank, self.size, links, gradient, group, run, epoch, timeout_s=self.transport.timeout_s)
+
+    @contextmanager
+    def gloo_interface(self) -> Iterator[None]:
+        """Within it, torch's own gloo groups listen where ours do."""
+        before = os.environ.get(INTERFACE_VARIABLE)
+        if interface := self.transport.interface or before or (loopback_interface() if self.one_machine else None):
+            os.environ[INTERFACE_VARIABLE] = interface
+        try:
+            yield
+        finally:
+            os.environ.pop(INTERFACE_VARIABLE, None)
+            if before is not None:
+                os.environ[INTERFACE_VARIABLE] = before
+
+    def report(self, epoch: int, error: DecentralError) -> None:
+        """Leave word of why this node ends the run; the first one's word stays."""
+        with suppress(RuntimeError):  # the store may have died with the node that kept it; closed links still tell
+            self.prefixed(epoch, "fault").compare_set("first", "", f"{error.exit_code} {error}")
+
+    def first_fault(self, epoch: int) -> tuple[int, str] | None:
+        """Exit code and text of the first fault that a node reported in this run."""
+        store = self.prefixed(epoch, "fault")
+        with suppress(RuntimeError):
+            if store.check(["first"]):
+                code, _, text = store.get("first").decode().partition(" ")
+                return int(code), text
+        return None
