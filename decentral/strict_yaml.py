@@ -106,32 +106,34 @@ class _Loader(yaml.SafeLoader):
     def root(self) -> yaml.Node | None:
         try:
             return self.get_single_node()
-        except (ValueError, OverflowError) as error:  # PyYAML's chr() and int() of them
-            raise RefusedError(
-                "an escape or a directive with a number out of range", _place(self.get_mark())
-            ) from error
+        except (ValueError, OverflowError) as error:  # PyYAML's chr() of an escape, int() of a %YAML version
+            problem = "found a number out of range in an escape or directive"
+            raise RefusedError(problem, _place(self.get_mark())) from error
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        place = _place(event.start_mark)
-        if isinstance(event, yaml.AliasEvent):
-            raise RefusedError(f"alias *{event.anchor} is not allowed; write the value out", place)
-        if event.anchor is not None:
-            raise RefusedError(f"anchor &{event.anchor} is not allowed; write the value out where it is used", place)
-        if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise RefusedError(f"tag {one_line(tag)} is not allowed; write plain values", place)
-        if isinstance(event, yaml.CollectionStartEvent) and self._depth == MAX_DEPTH:
-            raise RefusedError(f"nested deeper than {MAX_DEPTH} levels; an experiment needs fewer", place)
-        if self._values == MAX_VALUES:
-            raise RefusedError(
-                f"more than {MAX_VALUES:,} keys and values; required: an experiment file, not data", place
-            )
+        problem = self._problem_with(event)
+        if problem:
+            raise RefusedError(problem, _place(event.start_mark))
         self._values += 1
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def _problem_with(self, event: Any) -> str | None:
+        if isinstance(event, yaml.AliasEvent):
+            return f"alias *{one_line(str(event.anchor))} is not allowed; write the value out"
+        if event.anchor is not None:
+            return f"anchor &{one_line(event.anchor)} is not allowed; write the value out where it is used"
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            return f"tag {one_line(tag)} is not allowed; write plain values"
+        if isinstance(event, yaml.CollectionStartEvent) and self._depth == MAX_DEPTH:
+            return f"nested deeper than {MAX_DEPTH} levels; an experiment needs fewer"
+        if self._values == MAX_VALUES:
+            return f"more than {MAX_VALUES:,} keys and values; an experiment needs fewer"
+        return None
 
 
 for _tag, _pattern, _first in (

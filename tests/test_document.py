@@ -191,7 +191,7 @@ def test_a_malformed_override_shows_the_right_form(assignment: str, expected: st
 
 
 def test_an_override_is_quoted_on_one_line_and_not_too_deep() -> None:
-    with pytest.raises(ConfigError, match=r"^-s (a\.){28}\.\.\.: 30 keys deep; at most 20$"):
+    with pytest.raises(ConfigError, match=r"^-s (a\.){28}a\.\.\.: 30 keys deep; at most 20$"):
         document(RING).override(".".join("a" * 30) + "=1")
     with pytest.raises(ConfigError, match=r"^-s a\\nb: no '='"):
         document(RING).override("a\nb")

@@ -17,10 +17,7 @@ def refusal(content: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        *[
-            (word, word)
-            for word in ("no", "off", "yes", "on", "y", "tRue", "<<", "=", "-", ".", "1_000", "0x1F", "1.2.3")
-        ],
+        *[(word, word) for word in ("no", "off", "yes", "on", "y", "tRue", "<<", "=", ".", "1_000", "0x1F")],
         *[(word, word) for word in ("1.2.3", "12:30:45", "2001-01-01", "a:b", "e3", "+")],
         *[(word, True) for word in ("true", "True", "TRUE")],
         *[(word, False) for word in ("false", "False", "FALSE")],

@@ -1,8 +1,13 @@
-"""What a comparison of methods found: one document, `speedup.json`, from which tables and reports are made."""
+"""What a comparison of methods found: one document, from which tables and reports are made."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+DOCUMENT = "comparison.json"
+"""The document's file in a run folder."""
+
+Clock = Literal["wall", "none"]
 
 
 class Document(BaseModel):
@@ -104,7 +109,8 @@ class Comparison(Document):
     experiment: str
     command: str
     """What reproduces it."""
-    clock: Literal["wall", "none"]
+    clock: Clock
+    """wall: seconds of real processes. none: a simulator, whose seconds say nothing."""
     nodes: int
     rounds: int
     seeds: list[int]

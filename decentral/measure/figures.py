@@ -32,27 +32,18 @@ INK = "#010203"
 ACCENT = "#3b82d6"
 RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "decentral", "font.size": 8.5, "text.parse_math": False}
 DRAWN_EDGES = 3000
-
-
 SVG = "http://www.w3.org/2000/svg"
 FONT = "system-ui, sans-serif"
 
 
 @dataclass(frozen=True)
-class Style:
-    """How one method looks in every figure and in the table."""
+class Series:
+    """One method over its seeds, and how it looks in every figure and in the table."""
 
+    name: str
     color: str
     marker: str
     dashed: bool
-
-
-@dataclass(frozen=True)
-class Series:
-    """One method over its seeds."""
-
-    name: str
-    style: Style
     values: Mapping[str, Floats]
     """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round."""
     failed: tuple[bool, ...]
@@ -87,13 +78,13 @@ def curves_svg(
         label: what a reader hears who does not see the figure.
         target: a horizontal line.
     """
-    columns = 2 if all(len(one.name) <= 28 for one in series) else 1
+    columns = 2 if all(len(one.name) <= 26 for one in series) else 1
     figure = Figure(figsize=(4.7, 2.8 - 0.165 * (-len(series) // columns)), layout="constrained")
     axes = figure.add_subplot(
         xscale="log" if _far_apart(series, x) else "linear", yscale="log" if y in LOG_HEIGHT else "linear"
     )
     drawn = [_draw(axes, one, x, y) for one in series]
-    _limit_height(axes, series, y, target)
+    _limit(axes, series, x, y, target)
     for one in series:
         _cross_failures(axes, one, x, y)
     _furnish(axes, y, target)
@@ -106,38 +97,33 @@ def curves_svg(
 
 @matplotlib.rc_context(RC)
 def topology_svg(topology: TopologySummary, *, prefix: str, label: str) -> str:
-    """A graph as drawn points and lines, lines as wide as their weight; at most `DRAWN_EDGES` evenly chosen ones.
+    """A graph, with lines as wide as their weight, at most `DRAWN_EDGES` evenly chosen ones.
 
-    Args:
-        topology: the graph.
-        prefix: starts every id in the figure; unique in the page.
-        label: what a reader hears who does not see the figure.
+    `prefix` and `label` are those of `curves_svg`.
     """
     figure = Figure(figsize=(2.7, 2.7))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_aspect("equal")
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=(), xlim=(-1.13, 1.13), ylim=(-1.13, 1.13))
     places = _places(topology)
     edges = topology.edges[:: -(-len(topology.edges) // DRAWN_EDGES) or 1]
     weights = np.array([abs(weight) for _, _, weight in edges])
     widths = 0.4 + 1.8 * weights / weights.max(initial=1e-12)
     opacity = float(np.clip(25 / max(len(edges), 1) ** 0.7, 0.1, 0.6))
-    segments = [places[[i, j]] for i, j, _ in edges]
-    axes.add_collection(LineCollection(segments, linewidths=widths, colors=INK, alpha=opacity))
+    axes.add_collection(
+        LineCollection([places[[i, j]] for i, j, _ in edges], linewidths=widths, colors=INK, alpha=opacity)
+    )
     numbered = topology.nodes <= 20
     size = 150 if numbered else max(6.0, 2600 / topology.nodes)
     axes.scatter(places[:, 0], places[:, 1], s=size, c=ACCENT, zorder=2, linewidths=0)
     for node, (x, y) in enumerate(places if numbered else []):
         axes.text(x, y, str(node), ha="center", va="center_baseline", size=8, color="white", weight="bold")
-    axes.set(xlim=(-1.13, 1.13), ylim=(-1.13, 1.13))
     return _rendered(figure, prefix, label)
 
 
 def _draw(axes: Axes, one: Series, x: str, y: str) -> Line2D:
     at, low, middle, high = _band(one, x, y, least=0 if axes.get_xscale() == "log" else -1)
-    axes.fill_between(at, low, high, color=one.style.color, alpha=0.16, linewidth=0)
-    dashes = (0, (4, 1.6)) if one.style.dashed else "-"
-    look = {"color": one.style.color, "marker": one.style.marker, "markersize": 4, "markevery": max(1, len(at) // 8)}
+    axes.fill_between(at, low, high, color=one.color, alpha=0.16, linewidth=0)
+    dashes = (0, (4, 1.6)) if one.dashed else "-"
+    look: Any = {"color": one.color, "marker": one.marker, "markersize": 4, "markevery": max(1, len(at) // 8)}
     return axes.plot(at, middle, linewidth=1.6, linestyle=dashes, **look)[0]
 
 
@@ -150,8 +136,7 @@ def _band(one: Series, x: str, y: str, least: float) -> tuple[Floats, Floats, Fl
     """x above `least`, lowest, median and highest y, at the rounds that more than half of the seeds reached."""
     shown = _visible(one.values[y], y) & (one.values[x] > least)
     most = 2 * shown.sum(axis=0) > len(shown)
-    across = np.where(shown, one.values[x], np.nan)[:, most]
-    heights = np.where(shown, one.values[y], np.nan)[:, most]
+    across, heights = (np.where(shown, one.values[key], np.nan)[:, most] for key in (x, y))
     middle = np.nanmedian(heights, axis=0)
     return np.nanmedian(across, axis=0), np.nanmin(heights, axis=0), middle, np.nanmax(heights, axis=0)
 
@@ -162,7 +147,7 @@ def _cross_failures(axes: Axes, one: Series, x: str, y: str) -> None:
         if failed and shown[seed].any():
             last = np.flatnonzero(shown[seed])[-1]
             height = np.clip(one.values[y][seed, last], *axes.get_ylim())
-            axes.plot(one.values[x][seed, last], height, "x", color=one.style.color, ms=7, mew=2, clip_on=False)
+            axes.plot(one.values[x][seed, last], height, "x", color=one.color, ms=7, mew=2, clip_on=False)
 
 
 def _far_apart(series: Sequence[Series], x: str) -> bool:
@@ -171,20 +156,23 @@ def _far_apart(series: Sequence[Series], x: str) -> bool:
     return x != "rounds" and bool(costs) and max(costs) > 5 * min(costs)
 
 
-def _limit_height(axes: Axes, series: Sequence[Series], y: str, target: float | None) -> None:
-    every = [
-        (run[_visible(run, y)], failed) for one in series for run, failed in zip(one.values[y], one.failed, strict=True)
-    ]
-    through = [run for run, failed in every if run.size and not failed] or [run for run, _ in every if run.size]
-    if not through:
+def _limit(axes: Axes, series: Sequence[Series], x: str, y: str, target: float | None) -> None:
+    pairs = [(run, failed) for one in series for run, failed in zip(one.values[y], one.failed, strict=True)]
+    shown = [(run[_visible(run, y)], failed) for run, failed in pairs if _visible(run, y).any()]
+    kept = [run for run, failed in shown if not failed] or [run for run, _ in shown]
+    if not kept:
         return
-    heights = np.concatenate([*through, [] if target is None else [target]])
+    heights = np.concatenate([*kept, [] if target is None else [target]])
     # Accuracies of the first rounds say little: the axis starts a little below where the runs end.
-    floor = min(*(run[-1] for run in through), target or 1.0) - 0.2 if y == "accuracy" else heights.min()
+    floor = min([run[-1] for run in kept] + [target or 1.0]) - 0.2 if y == "accuracy" else -np.inf
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(np.array([max(heights.min(), floor), heights.max()]))
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.1
-    axes.set_ylim(*scale.inverted().transform(np.array([low - margin, high + margin])))
+    bottom, top = scale.inverted().transform(np.array([low - margin, high + margin]))
+    axes.set_ylim(bottom, top)
+    if axes.get_xscale() == "log":
+        within = [one.values[x][(one.values[y] >= bottom) & (one.values[x] > 0)] for one in series]
+        axes.set_xlim(left=0.8 * min(places.min() for places in within if places.size))
 
 
 def _furnish(axes: Axes, y: str, target: float | None) -> None:
@@ -219,28 +207,17 @@ def _places(topology: TopologySummary) -> Floats:
     graph.add_nodes_from(range(topology.nodes))
     graph.add_edges_from((i, j) for i, j, _ in topology.edges)
     hubs = [node for node, degree in graph.degree if degree == topology.nodes - 1 > 2]
-    if _is_circulant(graph):
-        places = _circle(range(topology.nodes))
+    if all(graph.has_edge((i + 1) % topology.nodes, (j + 1) % topology.nodes) for i, j in graph.edges):
+        places = nx.circular_layout(graph)
     elif len(hubs) == 1:
-        places = {**_circle([node for node in graph if node not in hubs]), hubs[0]: np.zeros(2)}
+        places = {**nx.circular_layout([node for node in graph if node not in hubs]), hubs[0]: np.zeros(2)}
     elif topology.nodes <= 64 and nx.is_connected(graph):
         places = nx.kamada_kawai_layout(graph)
     else:
         places = nx.spring_layout(graph, seed=0, iterations=200)
-    found = np.array([places[node] for node in range(topology.nodes)], dtype=np.float64)
+    found = np.array([places[node][::-1] for node in range(topology.nodes)], dtype=np.float64)
     found -= (found.max(axis=0) + found.min(axis=0)) / 2
-    found /= max(float(np.abs(found).max()), 1e-9)
-    return found
-
-
-def _is_circulant(graph: nx.Graph) -> bool:
-    n = len(graph)
-    return all(graph.has_edge((i + 1) % n, (j + 1) % n) for i, j in graph.edges)
-
-
-def _circle(nodes: Sequence[int]) -> dict[int, Floats]:
-    angles = np.pi / 2 - 2 * np.pi * np.arange(len(nodes)) / max(len(nodes), 1)
-    return {node: np.array([np.cos(angle), np.sin(angle)]) for node, angle in zip(nodes, angles, strict=True)}
+    return np.divide(found, max(float(np.abs(found).max()), 1e-9))
 
 
 def _rendered(figure: Figure, prefix: str, label: str) -> str:
@@ -254,15 +231,12 @@ def _rendered(figure: Figure, prefix: str, label: str) -> str:
         for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
     for element in root.iter():
-        element.tag = _local(element.tag)
-        element.attrib = {_local(key): _owned(_local(key), value, prefix) for key, value in element.items()}
-    frame = {"xmlns": SVG, "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
-    root.attrib = {**frame, "stroke-linejoin": "round", "stroke-linecap": "butt"}
+        element.tag = element.tag.rpartition("}")[2]
+        named = [(key.rpartition("}")[2], value) for key, value in element.items()]
+        element.attrib = {name: _owned(name, value, prefix) for name, value in named}
+    joins = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.attrib = {"xmlns": SVG, "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label, **joins}
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def _local(name: str) -> str:
-    return name.rpartition("}")[2]
 
 
 def _owned(key: str, value: str, prefix: str) -> str:

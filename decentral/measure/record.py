@@ -82,7 +82,6 @@ def describe_run(
     folder: Path, experiment: Experiment, method: ResolvedMethod, seed: int, topology: Topology | None
 ) -> None:
     """Write `config.json`, `versions.json` and `topology.json`: all that the run depends on."""
-    folder.mkdir(parents=True, exist_ok=True)
     shared = experiment.model_dump(mode="json", exclude={"compare", "baselines"})
     own = {
         "label": method.label,

@@ -101,8 +101,8 @@ def simulate(prepared: Prepared, observe: Observe) -> dict[int, Tensor]:
     return train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, measure)
 
 
-def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> Tensor:
-    """Run this process's node of a method on real processes; its final model `(d,)`.
+def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> dict[int, Tensor]:
+    """Run this process's node of a method on real processes; its final model `(d,)`, by node.
 
     Args:
         epoch: number of the run in this job; no two runs of a job share one.
@@ -124,9 +124,9 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
                 driver.bytes_sent[node] = round * gradient_bytes
                 evaluate(round, *of)
 
-            return train_ddp(prepared.task, prepared.local, world, epoch, prepared.pace, measure)
+            return {node: train_ddp(prepared.task, prepared.local, world, epoch, prepared.pace, measure)}
         peers, objectives = {node: prepared.peer(node)}, {node: objective}
-        return train(prepared.algorithm, driver, peers, objectives, objective.start(), prepared.pace, evaluate)[node]
+        return train(prepared.algorithm, driver, peers, objectives, objective.start(), prepared.pace, evaluate)
     except DecentralError as error:
         world.report(epoch, error)
         raise _with_first_cause(error, world.first_fault(epoch)) from error

@@ -4,25 +4,32 @@ The order is seed by seed and, within a seed, method by method, so that a drift 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from re import sub
 
+from torch import Tensor
+
 from decentral.config import Experiment
 from decentral.errors import DivergedError
-from decentral.measure.comparison import Comparison, Evaluation, SeedResult
+from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
+from decentral.measure.evaluation import Observe
 from decentral.measure.record import Metrics, describe_run, save_model, summary_of, versions, write_json
-from decentral.measure.run import Prepared, digest, prepare_all, run_on
+from decentral.measure.run import Prepared, digest, prepare, prepare_all, run_on, simulate
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.methods import methods
 from decentral.transport.world import World
 
-Progress = Callable[[str, int, Evaluation], None]
-"""Called as progress(method, seed, evaluation)."""
+Perform = Callable[[Observe], Mapping[int, Tensor]]
+"""Performs one run, reporting its evaluations; returns the final models of the nodes of this process."""
+
+Progress = Callable[[str, Evaluation], None]
+"""Called as progress(name of the run, evaluation)."""
 
 
-def compare(world: World, experiment: Experiment, folder: Path, command: str, progress: Progress) -> None:
-    """Run the whole comparison as one of its ranks; rank 0 writes `speedup.json` into the folder.
+def compare(world: World, experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+    """Run every method at every seed, as one of the ranks; rank 0 writes the document into the folder.
 
     A run that diverges is recorded as such, and the others go on.
 
@@ -30,7 +37,7 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
         command: what reproduces the comparison, for the report.
 
     Raises:
-        ConfigError: bad input, found before the first run.
+        ConfigError: bad input, found before the first run of its seed.
         LostNeighborError: a rank died.
     """
     candidates = methods(experiment)
@@ -39,60 +46,110 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
     for seed in experiment.seeds:
         ready = prepare_all(experiment, candidates, seed)
         for method in ready:
-            result = _perform(world, experiment, method, folder, next(epochs), progress)
+            name = f"{sub('[^A-Za-z0-9=.-]+', '-', method.label)}/seed-{seed}"
+            perform = partial(run_on, world, method, next(epochs), digest(experiment))
+            result = recorded(folder, name, experiment, method, perform, progress)
             results[method.label].append(result)
-    if world.rank == 0:
-        document = _comparison(experiment, command, ready, results)
-        write_json(folder / "speedup.json", document.model_dump(mode="json"))
+    return written(folder, experiment, command, "wall", ready, results, world.rank)
 
 
-def _perform(
-    world: World, experiment: Experiment, ready: Prepared, folder: Path, epoch: int, progress: Progress
+def run_alone(world: World, experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+    """Run the experiment's own method at its first seed, as one of the ranks.
+
+    Raises:
+        ConfigError: bad input.
+        DivergedError: a loss is not finite; what was recorded until then stays.
+        LostNeighborError: a rank died.
+    """
+    ready = prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+    perform = partial(run_on, world, ready, 0, digest(experiment))
+    return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank)
+
+
+def simulate_alone(experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+    """Run the experiment's own method at its first seed in the lockstep simulator.
+
+    Raises:
+        ConfigError: bad input, or a method that runs on real processes only.
+        DivergedError: a loss is not finite; what was recorded until then stays.
+    """
+    ready = prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+    return _alone(folder, experiment, command, "none", ready, partial(simulate, ready), progress, rank=0)
+
+
+def _alone(
+    folder: Path,
+    experiment: Experiment,
+    command: str,
+    clock: Clock,
+    ready: Prepared,
+    perform: Perform,
+    progress: Progress,
+    rank: int,
+) -> Comparison:
+    result = recorded(folder, ".", experiment, ready, perform, progress)
+    document = written(folder, experiment, command, clock, [ready], {ready.label: [result]}, rank)
+    if result.failure is not None:
+        raise DivergedError(result.failure)
+    return document
+
+
+def recorded(
+    folder: Path, name: str, experiment: Experiment, ready: Prepared, perform: Perform, progress: Progress
 ) -> SeedResult:
-    seed, failure = ready.task.seed, None
-    name = f"{sub('[^A-Za-z0-9=.-]+', '-', ready.label)}/seed-{seed}"
-    place = folder / name
+    """Perform one run and record it in `folder/name`: description and metrics by node 0's process, models by all."""
+    place, failure = folder / name, None
     place.mkdir(parents=True, exist_ok=True)
-    if world.rank == 0:
-        describe_run(place, experiment, ready.method, seed, ready.topology)
     metrics = Metrics(place)
 
     def observe(row: Evaluation) -> None:
+        if row.round == 0:
+            describe_run(place, experiment, ready.method, ready.task.seed, ready.topology)
         metrics(row)
-        progress(ready.label, seed, row)
+        progress(f"{ready.label} seed {ready.task.seed}", row)
 
     try:
-        model = run_on(world, ready, epoch, digest(experiment), observe)
-        save_model(place, world.rank, model, ready.task)
+        for node, model in perform(observe).items():
+            save_model(place, node, model, ready.task)
     except DivergedError as error:
         failure = str(error)
-    return seed_result(seed, name, metrics.rows, experiment.target, failure)
+    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure)
 
 
-def _comparison(
-    experiment: Experiment, command: str, ready: Sequence[Prepared], results: Mapping[str, Sequence[SeedResult]]
+def written(
+    folder: Path,
+    experiment: Experiment,
+    command: str,
+    clock: Clock,
+    ready: Sequence[Prepared],
+    results: Mapping[str, Sequence[SeedResult]],
+    rank: int,
 ) -> Comparison:
+    """The document of some runs; rank 0 writes it into the folder."""
+
     def runs_of(algorithm: str) -> Sequence[SeedResult]:
         label = next((method.label for method in ready if method.method.algorithm.name == algorithm), None)
         return results[label] if label else ()
 
     allreduce, ddp = runs_of("allreduce"), runs_of("ddp")
+    graphs = {topology_key(method.method): method.topology for method in ready if method.topology is not None}
     first = ready[0].task
-    return Comparison(
+    document = Comparison(
         experiment=experiment.name,
         command=command,
-        clock="wall",
+        clock=clock,
         nodes=experiment.nodes,
         rounds=experiment.rounds,
-        seeds=experiment.seeds,
+        seeds=sorted({run.seed for runs in results.values() for run in runs}),
         score="test_loss" if first.data.classes is None else "accuracy",
         target=experiment.target,
         parameters=first.parameters,
         versions=versions(),
-        topologies={
-            topology_key(method.method): summary_of(method.topology) for method in ready if method.topology is not None
-        },
+        topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[
             method_result(method.method, with_speedups(results[method.label], allreduce, ddp)) for method in ready
         ],
     )
+    if rank == 0:
+        write_json(folder / DOCUMENT, document.model_dump(mode="json"))
+    return document

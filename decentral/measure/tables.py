@@ -59,15 +59,15 @@ def said(quantity: Quantity, value: float | None, missing: str = NONE) -> str:
 
 
 def ranged(quantity: Quantity, values: Sequence[float | None], missing: str = NONE) -> str:
-    """`1.2 – 3.4, 1 not reached`: what the seeds range over; empty where they all say the same."""
+    """`1.2 – 3.4` and on a second line `1 not reached`; empty where all seeds say the same."""
     known = sorted(value for value in values if value is not None)
-    if not known or known[0] == known[-1] and len(known) == len(values):
+    if not known or (known[0] == known[-1] and len(known) == len(values)):
         return ""
     ends = list(dict.fromkeys([known[0], known[-1]]))
     units = {quantity(value)[1] for value in known}
     text = " – ".join(quantity(end)[0] if len(units) == 1 else said(quantity, end) for end in ends)
     lacking = len(values) - len(known)
-    return f"{text}, {lacking} {missing}" if lacking else text
+    return f"{text}\n{lacking} {missing}" if lacking else text
 
 
 def tick(value: float, *, percent: bool) -> str:
@@ -159,6 +159,12 @@ def seeds_of(method: MethodResult, column: Column) -> list[float | None]:
     return [getattr(run, column.key) for run in method.per_seed]
 
 
+def failed(method: MethodResult) -> str:
+    """`1 of 3 seeds diverged`; empty where all went through."""
+    count = sum(run.failure is not None for run in method.per_seed)
+    return f"{count} of {len(method.per_seed)} seeds {verdict(method)}" if count else ""
+
+
 def verdict(method: MethodResult) -> str:
     """`diverged` or `failed` where a run ended early, else `none`."""
     failures = [run.failure for run in method.per_seed if run.failure is not None]
@@ -183,12 +189,14 @@ def plain_rows(comparison: Comparison) -> list[dict[str, str | float | None]]:
 def comparison_table(comparison: Comparison) -> Table:
     """The table for a terminal: medians, the seeds' range dimmed under each, the best of a column in green."""
     body = rows(comparison)
-    below = Text(caption(comparison), style="dim")
+    below = Text(f"\n{caption(comparison)}", style="dim")
     below.append("".join(f"\n{row.name}, {line}" for row in body for line in row.failures), style="red")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=below, caption_justify="left")
-    table.add_column("Method", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = below, "left"
+    table.add_column("Method", min_width=9, overflow="fold")
     for column in columns(comparison):
-        table.add_column(column.title, justify="right", overflow="fold")
+        title = column.title.replace("all-", "all-\n")
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())), overflow="fold")
     for row in body:
         table.add_row(_terminal_name(row), *map(_terminal_cell, row.cells))
     return table
@@ -213,8 +221,7 @@ def _best(methods: list[MethodResult], column: Column) -> float | None:
 def _row(method: MethodResult, shown: list[Column], bests: list[float | None]) -> Row:
     cells = [_cell(method, column, best) for column, best in zip(shown, bests, strict=True)]
     failures = [f"seed {run.seed}: {printable(run.failure)}" for run in method.per_seed if run.failure is not None]
-    failed = f"{len(failures)} of {len(method.per_seed)} seeds {verdict(method)}" if failures else ""
-    return Row(printable(method.name), method.baseline, cells, failed, failures)
+    return Row(printable(method.name), method.baseline, cells, failed(method), failures)
 
 
 def _cell(method: MethodResult, column: Column, best: float | None) -> Cell:

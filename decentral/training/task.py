@@ -40,6 +40,11 @@ class Task:
         return Objective(self.module(), self.data.loss, self.batches(node))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the flat vector."""
+        return next(p.dtype for p in self.initial.parameters() if p.requires_grad)
+
+    @property
     def layout(self) -> Layout:
         """Where each parameter tensor lies in the flat vector."""
         return layout_of(self.initial)
@@ -81,8 +86,8 @@ def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:
         ) from error
     if loaded.classes is not None and outputs.shape != (len(inputs), loaded.classes):
         raise ConfigError(
-            f"model {experiment.model.name} returned outputs {tuple(outputs.shape)} for {len(inputs)} samples; required: "
-            f"({len(inputs)}, {loaded.classes}), one for each of the {loaded.classes} classes of {experiment.data.name}",
+            f"model {experiment.model.name} returned {tuple(outputs.shape)} for {len(inputs)} samples; required: "
+            f"({len(inputs)}, {loaded.classes}), one for each class of data {experiment.data.name}",
             experiment.model.path,
         )
     if loss.shape != ():

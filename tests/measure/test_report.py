@@ -17,7 +17,15 @@ from rich.console import Console
 
 from decentral.errors import ConfigError
 from decentral.measure import tables
-from decentral.measure.comparison import Comparison, Evaluation, MethodResult, SeedResult, Spread, TopologySummary
+from decentral.measure.comparison import (
+    DOCUMENT,
+    Comparison,
+    Evaluation,
+    MethodResult,
+    SeedResult,
+    Spread,
+    TopologySummary,
+)
 from decentral.measure.figures import topology_svg
 from decentral.measure.report import read_run, summary, write_report
 from decentral.measure.tables import comparison_table, plain_rows, rows
@@ -197,5 +205,5 @@ def write_comparison(
             **changes,
         }
     )
-    (folder / "speedup.json").write_text(comparison.model_dump_json(indent=1))
+    (folder / DOCUMENT).write_text(comparison.model_dump_json(indent=1))
     return folder

@@ -1,0 +1,82 @@
+"""`decentral bench step`: the time of one step, method beside method."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from decentral.cli.console import print_json, stdout
+from decentral.cli.options import AsJson, Out, Overrides
+from decentral.shipped import shipped
+
+app = typer.Typer(help="Benchmarks, interleaved in one run.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Benchmarks, interleaved in one run."""
+
+
+@app.command("step")
+def step(
+    file: Annotated[Path | None, typer.Argument(help="Experiment; launch/bench_step.yaml unless given.")] = None,
+    set_: Overrides = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, metavar="N")] = 30,
+    out: Out = None,
+    json: AsJson = False,
+) -> None:
+    """Time one step of each method against the bare computation and against DDP."""
+    from decentral.cli import ranks
+    from decentral.loading import load
+    from decentral.measure.bench import bench_step
+    from decentral.measure.record import new_folder, write_json
+    from decentral.measure.run import digest, prepare_all
+    from decentral.methods import methods
+    from decentral.transport.world import launched
+
+    file, overrides = file or shipped("launch") / "bench_step.yaml", set_ or []
+    loaded = load(file, overrides)
+    experiment = loaded.experiment
+    this = launched()
+    with loaded.document.placing():
+        if this is None:
+            prepare_all(experiment, methods(experiment), experiment.seeds[0])
+            folder = new_folder(out, experiment.name)
+            more = ["--repetitions", str(repetitions)]
+            ranks.start(["bench", "step"], file, overrides, experiment, None, folder, json, more)
+        else:
+            world = ranks.join(this, experiment, digest(experiment))
+            folder = ranks.agreed_folder(world, out, experiment.name)
+            document = bench_step(world, experiment, repetitions)
+            if world.rank == 0:
+                write_json(folder / "bench.json", document)
+    if this is None or (this.rank == 0 and not ranks.started_by_us()):
+        document = jsonlib.loads((folder / "bench.json").read_text())
+        if json:
+            print_json(document)
+        else:
+            _print(document, folder)
+
+
+def _print(document: dict[str, object], folder: Path) -> None:
+    subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
+    table = Table(box=None, header_style="bold")
+    table.add_column("one step")
+    for column in ("median", "min", "max", "over bare", "over DDP", "overhead"):
+        table.add_column(column, justify="right")
+    for row in subjects:
+        table.add_row(
+            str(row["name"]),
+            *(f"{row[key]:.2f} ms" for key in ("median_ms", "min_ms", "max_ms")),
+            f"{row['over_bare']:.2f}x",
+            "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
+            f"{row['overhead_ms']:+.2f} ms",
+        )
+    stdout().print(
+        f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
+        f"{document['repetitions']} repetitions, interleaved"
+    )
+    stdout().print(table)
+    stdout().print(f"recorded in {folder}")

@@ -1,0 +1,93 @@
+"""What is printed where: results on stdout, progress and faults on stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from decentral.errors import DecentralError
+
+if TYPE_CHECKING:
+    from decentral.measure.comparison import Evaluation
+
+LINE_EVERY_S = 5.0
+
+
+def stdout() -> Console:
+    """The console for results; plain and unwrapped where it is not a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` run."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def complain(line: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"decentral: {line}\n")
+    sys.stderr.flush()
+
+
+def fail(error: DecentralError) -> int:
+    """Tell a fault, as JSON too where that was asked for; returns its exit code."""
+    complain(str(error))
+    if "--json" in sys.argv and "RANK" not in os.environ:
+        print_json({"error": str(error), "exit_code": error.exit_code})
+    return error.exit_code
+
+
+def told(row: "Evaluation") -> str:
+    """An evaluation in one line."""
+    score = f"accuracy {row.accuracy:.4f}" if row.accuracy is not None else f"test loss {_number(row.test_loss)}"
+    if row.node_accuracy is not None:
+        score += f" (worst node {min(row.node_accuracy):.4f})"
+    return (
+        f"round {row.round}  loss {_number(row.loss)}  {score}  "
+        f"consensus distance {_number(row.consensus_distance)}  {row.seconds:.1f} s"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+class RunProgress:
+    """Shows how far one or several runs are: a bar on a terminal, else one plain line every few seconds."""
+
+    def __init__(self, bars: Progress | None, total: int) -> None:
+        self._bars, self._total = bars, total
+        self._tasks: dict[str, Any] = {}
+        self._last = 0.0
+
+    def __call__(self, name: str, row: "Evaluation") -> None:
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=self._total, state="")
+            self._bars.update(self._tasks[name], completed=row.round, state=told(row))
+        elif monotonic() - self._last >= LINE_EVERY_S or row.round == self._total:
+            complain(f"{name}: {told(row)}")
+            self._last = monotonic()
+
+
+@contextmanager
+def progress(total: int, shown: bool = True) -> Iterator[RunProgress]:
+    """Progress of runs of `total` rounds each, on stderr."""
+    if not shown or not sys.stderr.isatty():
+        yield RunProgress(None, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield RunProgress(bars, total)

@@ -1,0 +1,103 @@
+"""`decentral explain FILE`: what an experiment will do and cost, before it runs."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from decentral.cli.console import print_json, stdout
+from decentral.cli.options import AsJson, File, Overrides
+
+if TYPE_CHECKING:
+    from decentral.measure.run import Prepared
+    from decentral.topology.analysis import Analysis
+
+
+def explain(file: File, set_: Overrides = None, json: AsJson = False) -> None:
+    """Show an experiment's graphs, their spectral gaps, bytes per round, memory per node, and how to launch it."""
+    from decentral.loading import load
+    from decentral.measure.plan import launch_commands
+    from decentral.measure.run import prepare_all
+    from decentral.methods import methods
+
+    loaded = load(file, set_ or ())
+    experiment = loaded.experiment
+    with loaded.document.placing():
+        ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
+    plans = [plan(method) for method in ready]
+    commands = launch_commands(str(file), experiment.nodes)
+    first = ready[0].task
+    document = {
+        "experiment": experiment.name,
+        "nodes": experiment.nodes,
+        "rounds": experiment.rounds,
+        "parameters": first.parameters,
+        "samples_per_node": [len(shard) for shard in first.shards],
+        "methods": plans,
+        "launch": commands,
+    }
+    if json:
+        print_json(document)
+    else:
+        _print(document, ready)
+
+
+def plan(ready: "Prepared") -> dict[str, Any]:
+    """What one method will cost, as a document."""
+    from decentral.measure.plan import bytes_per_round, memory_bytes
+    from decentral.topology.analysis import analyze
+
+    nodes = range(ready.nodes)
+    busiest = max(nodes, key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
+    return {
+        "name": ready.label,
+        "topology": None
+        if ready.topology is None
+        else {"name": ready.topology.name} | analyze(ready.topology).as_dict(),
+        "bytes_per_round_busiest_node": bytes_per_round(ready, busiest),
+        "memory_bytes_busiest_node": memory_bytes(ready, busiest),
+    }
+
+
+def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
+    from decentral.measure.tables import in_bytes, said
+    from decentral.topology.analysis import analyze
+    from decentral.topology.picture import draw
+
+    out = stdout()
+    held = document["samples_per_node"]
+    out.print(
+        f"{document['experiment']}: {document['nodes']} nodes, {document['rounds']} rounds, "
+        f"{document['parameters']} parameters, {min(held)} to {max(held)} training samples per node"
+    )
+    drawn = set()
+    for method in ready:
+        if method.topology is None or method.topology.name in drawn:
+            continue
+        drawn.add(method.topology.name)
+        out.print(f"\n{method.topology.name}")
+        out.print(draw(method.topology), markup=False)
+        for line in analysis_lines(analyze(method.topology)):
+            out.print(line)
+    table = Table(box=None, header_style="bold")
+    for column, side in (("method", "left"), ("sent per round", "right"), ("memory", "right")):
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    for row in document["methods"]:
+        sent, memory = row["bytes_per_round_busiest_node"], sum(row["memory_bytes_busiest_node"].values())
+        table.add_row(row["name"], said(in_bytes, sent), said(in_bytes, memory))
+    out.print("\nat the busiest node:")
+    out.print(table)
+    out.print("\nlaunch:")
+    for command in document["launch"]:
+        out.print(f"  {command}", markup=False)
+
+
+def analysis_lines(analysis: "Analysis") -> list[str]:
+    """A graph's numbers in words."""
+    exact = "" if analysis.diameter_exact else "at least "
+    return [
+        f"  {analysis.nodes} nodes, {analysis.edges} edges, degree {analysis.degree_min} to {analysis.degree_max}, "
+        f"diameter {exact}{analysis.diameter}",
+        f"  second eigenvalue {analysis.l2:.4f}, last {analysis.ln:.4f}, spectral gap {analysis.gap:.4f}",
+        f"  gossip alone halves disagreement in {analysis.rounds_to_halve:.3g} rounds, "
+        f"and takes {analysis.rounds_to_thousandth:.3g} to a thousandth",
+    ]

@@ -1,0 +1,55 @@
+"""The command line: verbs, and how each fault ends.
+
+Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 diverged, 130 interrupted. A traceback, with
+exit code 1, is for our own faults.
+"""
+
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
+from decentral.cli.console import complain, fail
+from decentral.errors import DecentralError
+
+INTERRUPTED = 130
+UsageError: Any = typer.BadParameter.__base__
+"""typer brings its own click in newer versions and uses the package in older ones; this class is in both."""
+
+app = typer.Typer(
+    name="decentral",
+    help="Decentralized deep learning on PyTorch: train by gossip on a graph, and compare with centralized training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("check")(check.check)
+app.command("explain")(explain.explain)
+app.command("simulate")(simulate.simulate)
+app.command("train")(train.train)
+app.command("speedup")(speedup.speedup)
+app.command("report")(report.report)
+app.add_typer(topology.app, name="topology")
+app.add_typer(bench.app, name="bench")
+
+
+def run() -> None:
+    """The entry point of `decentral` and `python -m decentral`."""
+    warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
+    try:
+        code = app(standalone_mode=False)
+    except DecentralError as error:
+        code = fail(error)
+    except UsageError as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,85 @@
+"""How a verb becomes a job of several processes: as one of its ranks, or by starting torchrun's own launcher."""
+
+import ctypes
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from decentral.cli.console import complain, print_json
+from decentral.config import Experiment
+from decentral.errors import ConfigError
+from decentral.transport.world import Launched, World
+
+STARTED_BY_US = "DECENTRAL_STARTED_BY"
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
+    """The command that a user would type for this job."""
+    options = [word for override in overrides for word in ("-s", override)]
+    return shlex.join(["decentral", verb, str(file), *options])
+
+
+def start(
+    verb: Sequence[str],
+    file: Path,
+    overrides: Sequence[str],
+    experiment: Experiment,
+    nproc: int | None,
+    folder: Path,
+    json: bool,
+    more: Sequence[str] = (),
+) -> None:
+    """Run the verb as one rank per node on this machine, and return when all went well.
+
+    Raises:
+        ConfigError: another number of processes than nodes.
+        typer.Exit: with the ranks' exit code; they have said why.
+    """
+    from decentral.transport.launch import start_ranks
+
+    if nproc not in (None, experiment.nodes):
+        raise ConfigError(
+            f"--nproc {nproc} for nodes: {experiment.nodes}; one process is one node, "
+            f"so use --nproc {experiment.nodes} or -s nodes={nproc}"
+        )
+    options = [word for override in overrides for word in ("-s", override)]
+    arguments = [*verb, str(file), *options, *more, "--out", str(folder)]
+    environment = {STARTED_BY_US: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
+    code, reason = start_ranks(experiment.nodes, arguments, environment)
+    if code:
+        if reason is not None:
+            complain(reason)
+        if json:
+            print_json({"error": reason or f"a rank ended with exit code {code}", "exit_code": code})
+        raise typer.Exit(code)
+
+
+def started_by_us() -> bool:
+    """Whether this rank's parent is our own launcher, which checks before and reports after."""
+    return STARTED_BY_US in os.environ
+
+
+def join(launched: Launched, experiment: Experiment, digest: int) -> World:
+    """Become one of the job's ranks; one that we started ends with its launcher, however that ends."""
+    import torch
+
+    if started_by_us() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    torch.set_num_threads(experiment.threads)
+    return World.join(launched, experiment.transport, experiment.nodes, digest)
+
+
+def agreed_folder(world: World, out: Path | None, name: str) -> Path:
+    """The job's run folder: rank 0 makes it, the others are told."""
+    from decentral.measure.record import new_folder
+
+    own = str(new_folder(out, name)) if world.rank == 0 else ""
+    folder = Path(world.agree("folder", own))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,26 @@
+"""`decentral simulate FILE`: the experiment's own method in the lockstep simulator, in this process."""
+
+from decentral.cli.console import print_json, progress, stdout
+from decentral.cli.options import AsJson, File, Out, Overrides
+
+
+def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson = False) -> None:
+    """Run the experiment's own method on simulated nodes; its models are bitwise those of `train`."""
+    import torch
+
+    from decentral.cli import ranks
+    from decentral.loading import load
+    from decentral.measure.record import new_folder
+    from decentral.measure.speedup import simulate_alone
+
+    overrides = set_ or []
+    loaded = load(file, overrides)
+    experiment = loaded.experiment
+    torch.set_num_threads(experiment.threads)
+    with loaded.document.placing(), progress(experiment.rounds) as shown:
+        folder = new_folder(out, experiment.name)
+        document = simulate_alone(experiment, folder, ranks.command("simulate", file, overrides), shown)
+    if json:
+        print_json(document.model_dump(mode="json"))
+    else:
+        stdout().print(f"recorded in {folder}; decentral report {folder} draws it")

@@ -1,0 +1,38 @@
+"""`decentral train FILE`: the experiment's own method on real processes."""
+
+from decentral.cli.console import print_json, progress, stdout
+from decentral.cli.options import AsJson, File, Nproc, Out, Overrides
+
+
+def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = None, json: AsJson = False) -> None:
+    """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
+    from decentral.cli import ranks
+    from decentral.loading import load
+    from decentral.measure.comparison import DOCUMENT
+    from decentral.measure.record import new_folder
+    from decentral.measure.report import read_comparison
+    from decentral.measure.run import digest, prepare
+    from decentral.measure.speedup import run_alone
+    from decentral.methods import methods
+    from decentral.transport.world import launched
+
+    overrides = set_ or []
+    loaded = load(file, overrides)
+    experiment = loaded.experiment
+    this = launched()
+    with loaded.document.placing():
+        if this is None:
+            prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+            folder = new_folder(out, experiment.name)
+            ranks.start(["train"], file, overrides, experiment, nproc, folder, json)
+        else:
+            world = ranks.join(this, experiment, digest(experiment))
+            folder = ranks.agreed_folder(world, out, experiment.name)
+            with progress(experiment.rounds, shown=world.rank == 0) as shown:
+                run_alone(world, experiment, folder, ranks.command("train", file, overrides), shown)
+    if this is not None and (this.rank > 0 or ranks.started_by_us()):
+        return
+    if json:
+        print_json(read_comparison(folder / DOCUMENT).model_dump(mode="json"))
+    else:
+        stdout().print(f"recorded in {folder}; decentral report {folder} draws it")

@@ -1,0 +1,57 @@
+"""What a method will cost before it runs: bytes and messages per round, memory per node, and how to launch it."""
+
+import torch
+
+from decentral.algorithms.local import LocalOptimizer
+from decentral.measure.run import Prepared
+from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.dry import DryNode
+
+DRY_ROUNDS = 64
+
+
+def bytes_per_round(prepared: Prepared, node: int) -> float:
+    """Bytes that a node sends in a round, headers included: the mean over up to 64 rounds of a dry run."""
+    x = torch.empty(prepared.task.parameters, dtype=prepared.task.dtype, device="meta")
+    if prepared.algorithm is None:
+        return float(all_reduce_bytes(x, prepared.nodes))
+    peer, dry = prepared.peer(node), DryNode(prepared.nodes)
+    state = prepared.algorithm.init(x, peer)
+    rounds = min(prepared.pace.rounds, DRY_ROUNDS)
+    for peer.round in range(rounds):
+        dry.advance(prepared.algorithm.step(state, peer))
+    return dry.bytes_sent / rounds
+
+
+def memory_bytes(prepared: Prepared, node: int) -> dict[str, int]:
+    """Memory of a node by purpose, in bytes; what the forward pass keeps is not known before it runs."""
+    vector = prepared.task.parameters * prepared.task.dtype.itemsize
+    held = prepared.task.shards[node]
+    samples = sum(t[held[:1]].nbytes for t in (prepared.task.data.train_inputs, prepared.task.data.train_targets))
+    degree = len(prepared.topology.neighbors(node)) if prepared.topology else 0
+    return {
+        "model": vector,
+        "gradient": vector,
+        "optimizer": round(_optimizer_vectors(prepared.local) * vector),
+        "messages": (degree + 1) * vector if degree else vector,
+        "samples": samples * len(held),
+    }
+
+
+def _optimizer_vectors(local: LocalOptimizer) -> float:
+    """Numbers of optimizer state per parameter, found by one step on a few."""
+    parameter = torch.nn.Parameter(torch.zeros(8, 8))
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = local.factory([parameter], **local.options)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() for tensor in kept if tensor.numel() > 1) / parameter.numel()
+
+
+def launch_commands(file: str, nodes: int) -> list[str]:
+    """How to start the experiment on one machine and on several."""
+    return [
+        f"decentral train {file} --nproc {nodes}",
+        f"torchrun --nnodes {nodes} --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29400 "
+        f"-m decentral train {file}",
+    ]

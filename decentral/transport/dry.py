@@ -1,0 +1,58 @@
+"""A dry run of one node: its effects are answered without data, neighbors or memory, and what it would send is counted.
+
+So the bytes of any algorithm are known before the run, from the same text that will run.
+"""
+
+import torch
+from torch import Tensor
+
+from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Payload, Post, Ticket
+from decentral.transport.driver import Finished, Step, all_reduce_bytes, proceed
+from decentral.transport.frames import HEADER_BYTES, payload_bytes
+
+
+class DryNode:
+    """Answers the effects of one node's steps on tensors of the meta device, which hold no numbers.
+
+    Args:
+        nodes: how many nodes the run will have.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self.bytes_sent = 0
+        self.messages_sent = 0
+        self._nodes = nodes
+        self._posted: dict[Ticket, tuple[Payload, tuple[int, ...]]] = {}
+
+    def advance(self, step: Step) -> None:
+        """Run one step to its end."""
+        answer: object = None
+        while not isinstance(asked := proceed(step, answer), Finished):
+            match asked:
+                case Gradient(at=at):
+                    answer = LossAndGradient(torch.empty((), device="meta"), torch.empty_like(at))
+                case Exchange(payload=payload, neighbors=neighbors):
+                    answer = self._collect(self._post(payload, neighbors))
+                case Post(payload=payload, neighbors=neighbors):
+                    answer = self._post(payload, neighbors)
+                case Collect(ticket=ticket):
+                    answer = self._collect(ticket)
+                case AllReduce(x=x):
+                    answer = self._all_reduced(x)
+                case _:
+                    raise TypeError(f"a dry run does not answer {type(asked).__name__}")
+
+    def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+        self.messages_sent += len(neighbors)
+        self.bytes_sent += len(neighbors) * (HEADER_BYTES + payload_bytes(payload))
+        ticket = Ticket(len(self._posted))
+        self._posted[ticket] = payload, neighbors
+        return ticket
+
+    def _collect(self, ticket: Ticket) -> dict[int, Payload]:
+        payload, neighbors = self._posted[ticket]
+        return dict.fromkeys(neighbors, payload)
+
+    def _all_reduced(self, x: Tensor) -> Tensor:
+        self.bytes_sent += all_reduce_bytes(x, self._nodes)
+        return x

@@ -1,0 +1,65 @@
+"""Methods are complete, in the order of the file, and told apart by their labels."""
+
+import pytest
+
+from decentral.config import Experiment
+from decentral.methods import methods
+
+AWC = {"name": "dsgd", "order": "adapt-while-communicate"}
+CTA = {"name": "dsgd", "order": "combine-then-adapt", "every": 4}
+
+
+def experiment(**sections: object) -> Experiment:
+    base = {"nodes": 8, "rounds": 5, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
+    return Experiment.model_validate({**base, **sections})
+
+
+def labels(*compare: object, **sections: object) -> list[str]:
+    return [method.label for method in methods(experiment(compare=compare, **sections))]
+
+
+def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> None:
+    whole = experiment(compare=[{"topology": "torus"}, {"optimizer": {"lr": 0.5}}])
+    own, torus, faster, allreduce, ddp = methods(whole)
+    assert (own.algorithm, own.topology, own.optimizer) == (whole.algorithm, whole.topology, whole.optimizer)
+    assert (torus.topology.name, torus.algorithm, torus.optimizer) == ("torus", whole.algorithm, whole.optimizer)
+    assert (faster.optimizer.lr, faster.topology) == (0.5, whole.topology)
+    assert [allreduce.algorithm.name, ddp.algorithm.name] == ["allreduce", "ddp"]
+    assert [method.baseline for method in methods(whole)] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("compare", "expected"),
+    [
+        ([], ["dsgd ring"]),
+        ([{"algorithm": AWC}, {"algorithm": CTA}], ["dsgd ring", "dsgd awc ring", "dsgd cta ring tau=4"]),
+        ([{"topology": "topologies/mine.py"}], ["dsgd ring", "dsgd mine"]),
+        ([{"topology": "torus", "label": "mine"}], ["dsgd ring", "mine"]),
+        ([{"optimizer": {"lr": 0.5}}], ["dsgd ring lr=0.1", "dsgd ring lr=0.5"]),
+        (
+            [{"topology": {"name": "ring", "weights": "uniform"}}],
+            ["dsgd ring weights=metropolis", "dsgd ring weights=uniform"],
+        ),
+        ([{"topology": {"name": "ring", "hops": 2}}], ["dsgd ring", "dsgd ring hops=2"]),
+        ([{"optimizer": {"momentum": 0.9}}], ["dsgd ring", "dsgd ring momentum=0.9"]),
+        (
+            [{"optimizer": "torch.optim.AdamW"}],
+            ["dsgd ring optimizer=torch.optim.SGD", "dsgd ring optimizer=torch.optim.AdamW"],
+        ),
+        ([{"algorithm": "dsgd"}, {"topology": "ring"}], ["dsgd ring", "dsgd ring 2", "dsgd ring 3"]),
+        ([{"label": "dsgd ring", "topology": "torus"}], ["dsgd ring 2", "dsgd ring"]),
+        ([{"algorithm": "ddp", "topology": "torus"}], ["dsgd ring", "ddp"]),
+    ],
+)
+def test_labels_say_what_sets_methods_apart(compare: list[object], expected: list[str]) -> None:
+    assert labels(*compare, baselines=[]) == expected
+
+
+def test_baselines_are_labeled_by_their_algorithm() -> None:
+    assert labels() == ["dsgd ring", "allreduce", "ddp"]
+    assert labels(algorithm="allreduce") == ["allreduce", "allreduce 2", "ddp"]
+    assert labels(baselines=[{"algorithm": "ddp", "optimizer": {"lr": 1}}, {"algorithm": "ddp"}]) == [
+        "dsgd ring",
+        "ddp lr=1.0",
+        "ddp lr=0.1",
+    ]
