@@ -16,7 +16,8 @@ from scipy.linalg import eigvalsh
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-from decentral.topology.mixing import Floats, MixingMatrix
+from decentral.topology.mixing import MixingMatrix
+from decentral.topology.stochastic import Floats
 from decentral.topology.topology import Topology
 
 EXACT_NODES = 2000

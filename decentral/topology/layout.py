@@ -7,7 +7,7 @@ from math import pi, tau
 import networkx as nx
 import numpy as np
 
-from decentral.topology.mixing import Floats
+from decentral.topology.stochastic import Floats
 
 CROWDED = 0.065
 """How close a node may come to another, or to an edge that is not its own, before the picture misleads."""

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from decentral.errors import ConfigError, nearest
+from decentral.topology.stochastic import TOLERANCE, Floats, check, row_sums
 
-TOLERANCE = 1e-12
-"""How far a sum may be from 1, and w_ij from w_ji."""
-
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
@@ -129,48 +126,6 @@ def mixing_matrix(graph: nx.Graph, weights: str) -> MixingMatrix:
     return WEIGHTS[weights](graph)
 
 
-def check(matrix: MixingMatrix) -> None:
-    """Refuse a matrix that is not nonnegative, symmetric and doubly stochastic, to within `TOLERANCE`.
-
-    Raises:
-        ConfigError: names the entry or row, the value found and what was required.
-    """
-    W = matrix.sparse
-    entries = W.tocoo()
-    _refuse(
-        ~(np.isfinite(entries.data) & (entries.data >= 0)),
-        lambda at: (
-            f"edge {entries.row[at]}-{entries.col[at]} has mixing weight {entries.data[at]:.6g}; "
-            "required: finite and not negative"
-        ),
-    )
-    for what, sums in (("row", W.sum(axis=1)), ("column", W.sum(axis=0))):
-        _refuse_sum(what, sums)
-    asymmetry = abs(W - W.T).tocoo()
-    _refuse(
-        asymmetry.data > TOLERANCE,
-        lambda at: (
-            f"edge {asymmetry.row[at]}-{asymmetry.col[at]} has mixing weights that differ by "
-            f"{asymmetry.data[at]:.6g} between its two directions; required: equal within {TOLERANCE:g}"
-        ),
-    )
-
-
-def _refuse_sum(what: str, sums: Floats) -> None:
-    _refuse(
-        np.abs(sums - 1) > TOLERANCE,
-        lambda at: (
-            f"{what} {at} of the mixing matrix sums to {sums[at]:.15g}; required: 1 within {TOLERANCE:g}; "
-            "without a weight on its self-loop a node keeps exactly what remains"
-        ),
-    )
-
-
-def _refuse(bad: NDArray[np.bool_], message: Callable[[int], str]) -> None:
-    if bad.any():
-        raise ConfigError(message(int(bad.argmax())))
-
-
 def _edges(graph: nx.Graph) -> Integers:
     """`(E, 2)`: the edges without self-loops."""
     return np.array([(i, j) for i, j in graph.edges if i != j], dtype=np.int64).reshape(-1, 2)
@@ -182,8 +137,9 @@ def _degrees(graph: nx.Graph, edges: Integers) -> Integers:
 
 def _received(graph: nx.Graph, edges: Integers, weights: Floats) -> Floats:
     """`(n,)`: the sum of each node's edge weights."""
-    sums = np.bincount(edges.ravel(), weights=np.repeat(weights, 2), minlength=len(graph))
-    return sums.astype(np.float64)
+    i, j = edges.T
+    both = np.concatenate([i, j]), np.concatenate([j, i])
+    return row_sums(csr_array(coo_array((np.tile(weights, 2), both), shape=(len(graph), len(graph)))))
 
 
 def _given_weight(graph: nx.Graph, i: int, j: int) -> Any:
@@ -209,5 +165,5 @@ def _assembled(edges: Integers, weights: Floats, own: Floats) -> MixingMatrix:
     values = np.concatenate([weights, weights, own])
     matrix = MixingMatrix(csr_array(coo_array((values, (rows, columns)), shape=(len(own), len(own)))))
     matrix.sparse.sort_indices()
-    check(matrix)
+    check(matrix.sparse)
     return matrix

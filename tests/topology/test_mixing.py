@@ -1,0 +1,133 @@
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given as sampled
+from hypothesis import settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from decentral.errors import ConfigError
+from decentral.topology.graph import checked_graph
+from decentral.topology.mixing import WEIGHTS, MixingMatrix, Row, given, metropolis, mixing_matrix, uniform
+from decentral.topology.stochastic import check
+from decentral.topology.topology import Topology
+
+
+@st.composite
+def connected_graphs(draw):
+    """A random spanning tree and random further edges, some nodes with a self-loop."""
+    nodes = draw(st.integers(1, 24))
+    graph = nx.empty_graph(nodes)
+    graph.add_edges_from((draw(st.integers(0, i - 1)), i) for i in range(1, nodes))
+    pairs = st.tuples(st.integers(0, nodes - 1), st.integers(0, nodes - 1))
+    graph.add_edges_from(draw(st.lists(pairs, max_size=60)))
+    return checked_graph(graph, nodes, "drawn.py")
+
+
+def assert_doubly_stochastic(W):
+    assert (W >= 0).all()
+    assert np.abs(W.sum(axis=0) - 1).max() <= 1e-12
+    assert np.abs(W.sum(axis=1) - 1).max() <= 1e-12
+    assert np.abs(W - W.T).max() <= 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@sampled(connected_graphs())
+def test_metropolis_is_doubly_stochastic_on_every_connected_graph(graph):
+    topology = Topology.static("drawn", graph, "metropolis")
+    W = topology.schedule.matrix(0).dense()
+    assert_doubly_stochastic(W)
+    degree = [len(topology.neighbors(i)) for i in range(topology.nodes)]
+    for i, j in topology.edges:
+        assert W[i, j] == 1 / (1 + max(degree[i], degree[j]))
+    for node in range(topology.nodes):
+        row = topology.row(node)
+        assert row.neighbors == topology.neighbors(node)
+        assert list(row.weights) == sorted({node, *topology.neighbors(node)})
+        assert row.weights == {j: W[node, j] for j in row.weights}
+
+
+@settings(max_examples=40, deadline=None)
+@sampled(connected_graphs())
+def test_given_weights_survive_the_way_through_a_graph(graph):
+    W = metropolis(graph).dense()
+    weighted = nx.from_numpy_array(W)
+    assert np.array_equal(given(checked_graph(weighted, len(W), "drawn.py")).dense(), W)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("nodes", [1, 2, 7])
+def test_regular_graphs_take_all_weights_alike(weights, nodes):
+    graph = nx.complete_graph(nodes)
+    nx.set_edge_attributes(graph, 1 / nodes, "weight")
+    W = mixing_matrix(graph, weights).dense()
+    assert_doubly_stochastic(W)
+    np.testing.assert_allclose(W, 1 / nodes, rtol=1e-14)
+
+
+def test_sums_stay_exact_on_a_hub_with_very_many_leaves():
+    metropolis(nx.star_graph(100_000))
+
+
+def test_rows_hold_plain_numbers():
+    row = metropolis(nx.path_graph(3)).row(1)
+    assert row == Row(1, {0: 1 / 3, 1: 1 - 2 / 3, 2: 1 / 3})
+    assert {type(key) for key in row.weights} == {int}
+    assert {type(value) for value in row.weights.values()} == {float}
+    assert row.neighbors == (0, 2)
+
+
+def test_a_row_includes_its_node_even_at_weight_zero():
+    triangle = nx.complete_graph(3)
+    nx.set_edge_attributes(triangle, 0.5, "weight")
+    assert given(triangle).row(0).weights == {0: 0.0, 1: 0.5, 2: 0.5}
+    assert MixingMatrix(csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))).row(0).weights == {0: 0.0, 1: 1.0}
+
+
+def test_a_self_loop_sets_the_own_weight_and_is_no_neighbor():
+    graph = nx.Graph()
+    graph.add_weighted_edges_from([(0, 1, 0.25), (0, 0, 0.75)])
+    topology = Topology.static("pair", checked_graph(graph, 2, "pair.txt"), "given")
+    assert topology.row(0).weights == {0: 0.75, 1: 0.25}
+    assert topology.neighbors(0) == (1,)
+    assert topology.edges == ((0, 1),)
+    assert topology.schedule.period == 1
+
+
+def weighted(*edges):
+    graph = nx.Graph()
+    graph.add_weighted_edges_from(edges)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: uniform(nx.star_graph(3)), r"found degrees 1, 3; use weights: metropolis"),
+        (lambda: uniform(nx.star_graph(3)), r"needs a regular graph"),
+        (lambda: given(nx.path_graph(2)), r"edge 0-1 has no weight"),
+        (lambda: given(weighted((0, 1, 0))), r"edge 0-1 has weight 0"),
+        (lambda: given(weighted((0, 1, 0.7), (1, 2, 0.7))), r"node 1 have weights that sum to 1\.4.* leaves -0\.4"),
+        (lambda: given(weighted((0, 1, 0.5), (0, 0, 0.4))), r"row 0 of the mixing matrix sums to 0\.9; required: 1"),
+        (lambda: given(weighted((0, 1, 1.0))), r"eigenvalue -1"),
+        (lambda: mixing_matrix(nx.path_graph(2), "metroplis"), r"unknown weights 'metroplis'; did you mean 'metrop"),
+    ],
+)
+def test_refusals_name_the_place_and_the_value(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([[1.5, -0.5], [-0.5, 1.5]], r"edge 0-1 has mixing weight -0\.5; required: finite and not negative"),
+        ([[float("nan"), 1.0], [1.0, 0.0]], r"edge 0-0 has mixing weight nan"),
+        ([[0.5, 0.5], [0.4, 0.5]], r"row 1 of the mixing matrix sums to 0\.9; required: 1 within 1e-12"),
+        ([[0.5, 0.5], [0.6, 0.4]], r"column 0 of the mixing matrix sums to 1\.1"),
+        ([[0, 0.2, 0.8], [0.8, 0, 0.2], [0.2, 0.8, 0]], r"edge 0-1 has mixing weights that differ by 0\.6"),
+    ],
+)
+def test_check_refuses_what_is_not_symmetric_and_doubly_stochastic(entries, message):
+    with pytest.raises(ConfigError, match=message):
+        check(csr_array(np.array(entries)))
