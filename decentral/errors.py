@@ -8,6 +8,8 @@ class DecentralError(Exception):
     """A fault that a user can mend. The command line prints it as one line and exits with `exit_code`."""
 
     exit_code = 1
+    echo = False
+    """Whether another rank has told this fault already."""
 
 
 class ConfigError(DecentralError):

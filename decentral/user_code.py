@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from decentral.config import KeyPath
 from decentral.errors import ConfigError, nearest
@@ -32,7 +32,7 @@ def imported(name: str, folder: Path, at: KeyPath) -> Callable[..., Any]:
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0] and error.name != module_name:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(f"{module_name} failed on import: {blame(error)}", at) from error
         raise ConfigError(
             f"no module {module_name!r} in {folder} or on the Python path; put {module_name}.py beside the experiment",
@@ -60,14 +60,16 @@ def checked_options(
     Raises:
         ConfigError: unknown, missing or ill-typed option; `at` plus its key is the place.
     """
-    parameters = _optional_parameters(function, positional)
+    parameters = _optional_parameters(function, positional, at)
     fields: dict[str, Any] = {}
-    for key, parameter in parameters.items():
-        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        fields[key] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+    for number, (key, parameter) in enumerate(parameters.items()):
+        unsaid = parameter.annotation is parameter.empty or isinstance(parameter.annotation, str)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        # Under names of our own: an option called `copy` or `_depth` is no field name that pydantic would take.
+        fields[f"option_{number}"] = (Any if unsaid else parameter.annotation, Field(default, alias=key))
     for key in options:
-        if key not in fields:
-            raise ConfigError(f"unknown key{nearest(key, fields) or '; it takes no options'}", (*at, key))
+        if key not in parameters:
+            raise ConfigError(f"unknown key{nearest(key, parameters) or '; it takes no options'}", (*at, key))
     model = create_model("Options", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
     try:
         checked = model.model_validate(dict(options))
@@ -75,20 +77,22 @@ def checked_options(
         first = error.errors()[0]
         found = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise ConfigError(f"{first['msg']}{found}", (*at, str(first["loc"][0]))) from error
-    return {key: getattr(checked, key) for key in fields if key in options}
+    return {key: getattr(checked, field) for field, key in zip(fields, parameters, strict=True) if key in options}
 
 
-def _optional_parameters(function: Callable[..., Any], positional: int) -> dict[str, inspect.Parameter]:
+def _optional_parameters(function: Callable[..., Any], positional: int, at: KeyPath) -> dict[str, inspect.Parameter]:
     try:
         signature = inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation that cannot be resolved says nothing about the type
+    except (NameError, AttributeError, TypeError, SyntaxError):  # such an annotation says nothing about the type
         signature = inspect.signature(function)
+    except ValueError as error:
+        raise ConfigError(f"{error}, so its options cannot be checked; call it from a function of your own", at) from error
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = list(signature.parameters.items())[positional:]
     return {key: value for key, value in parameters if value.kind in named}
 
 
-def called(function: Callable[..., Any], *arguments: Any, at: KeyPath, **options: Any) -> Any:
+def called(function: Callable[..., Any], *arguments: Any, options: Mapping[str, Any], at: KeyPath) -> Any:
     """`function(*arguments, **options)`; whatever it raises becomes one line that names file and line.
 
     Raises:
@@ -99,7 +103,8 @@ def called(function: Callable[..., Any], *arguments: Any, at: KeyPath, **options
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{function.__module__}.{function.__qualname__} failed: {blame(error)}", at) from error
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        raise ConfigError(f"{function.__module__}.{name} failed: {blame(error)}", at) from error
 
 
 def blame(error: BaseException) -> str:

@@ -45,7 +45,7 @@ def step(
             prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             more = ["--repetitions", str(repetitions)]
-            ranks.start(["bench", "step"], file, overrides, experiment, None, folder, json, more)
+            ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)

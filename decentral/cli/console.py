@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from decentral.measure.comparison import Evaluation
 
 LINE_EVERY_S = 5.0
+STARTED_BY = "DECENTRAL_STARTED_BY"
+"""Set in ranks whose parent is our own launcher, which checks before and reports after."""
 
 
 def stdout() -> Console:
@@ -37,7 +39,12 @@ def complain(line: str) -> None:
 
 def fail(error: DecentralError) -> int:
     """Tell a fault, as JSON too where that was asked for; returns its exit code."""
-    complain(str(error))
+    if STARTED_BY in os.environ:
+        from decentral.transport.launch import leave_word
+
+        leave_word(str(error))
+    if not (error.echo and STARTED_BY in os.environ):
+        complain(str(error))
     if "--json" in sys.argv and "RANK" not in os.environ:
         print_json({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import typer
 
-from decentral.cli.console import complain, print_json
+from decentral.cli.console import STARTED_BY, complain, print_json
 from decentral.config import Experiment
 from decentral.errors import ConfigError
 from decentral.transport.world import Launched, World
 
-STARTED_BY_US = "DECENTRAL_STARTED_BY"
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
@@ -25,12 +24,19 @@ def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
     return shlex.join(["decentral", verb, str(file), *options])
 
 
+def check_nproc(nproc: int | None, nodes: int) -> None:
+    """Raise ConfigError for another number of processes than nodes."""
+    if nproc not in (None, nodes):
+        raise ConfigError(
+            f"--nproc {nproc} for nodes: {nodes}; one process is one node, so use --nproc {nodes} or -s nodes={nproc}"
+        )
+
+
 def start(
     verb: Sequence[str],
     file: Path,
     overrides: Sequence[str],
     experiment: Experiment,
-    nproc: int | None,
     folder: Path,
     json: bool,
     more: Sequence[str] = (),
@@ -38,31 +44,25 @@ def start(
     """Run the verb as one rank per node on this machine, and return when all went well.
 
     Raises:
-        ConfigError: another number of processes than nodes.
         typer.Exit: with the ranks' exit code; they have said why.
     """
     from decentral.transport.launch import start_ranks
 
-    if nproc not in (None, experiment.nodes):
-        raise ConfigError(
-            f"--nproc {nproc} for nodes: {experiment.nodes}; one process is one node, "
-            f"so use --nproc {experiment.nodes} or -s nodes={nproc}"
-        )
     options = [word for override in overrides for word in ("-s", override)]
     arguments = [*verb, str(file), *options, *more, "--out", str(folder)]
-    environment = {STARTED_BY_US: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
-    code, reason = start_ranks(experiment.nodes, arguments, environment)
-    if code:
-        if reason is not None:
-            complain(reason)
+    environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
+    ending = start_ranks(experiment.nodes, arguments, environment)
+    if ending.code:
+        if not ending.said:
+            complain(ending.reason)
         if json:
-            print_json({"error": reason or f"a rank ended with exit code {code}", "exit_code": code})
-        raise typer.Exit(code)
+            print_json({"error": ending.reason, "exit_code": ending.code})
+        raise typer.Exit(ending.code)
 
 
 def started_by_us() -> bool:
     """Whether this rank's parent is our own launcher, which checks before and reports after."""
-    return STARTED_BY_US in os.environ
+    return STARTED_BY in os.environ
 
 
 def join(launched: Launched, experiment: Experiment, digest: int) -> World:

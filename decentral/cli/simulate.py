@@ -11,6 +11,7 @@ def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson =
     from decentral.cli import ranks
     from decentral.loading import load
     from decentral.measure.record import new_folder
+    from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
 
     overrides = set_ or []
@@ -18,8 +19,10 @@ def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson =
     experiment = loaded.experiment
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
+        ready = own_method(experiment)
+        refuse_ddp(ready)
         folder = new_folder(out, experiment.name)
-        document = simulate_alone(experiment, folder, ranks.command("simulate", file, overrides), shown)
+        document = simulate_alone(ready, experiment, folder, ranks.command("simulate", file, overrides), shown)
     if json:
         print_json(document.model_dump(mode="json"))
     else:

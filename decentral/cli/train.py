@@ -10,10 +10,8 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.record import new_folder
-    from decentral.measure.report import read_comparison
-    from decentral.measure.run import digest, prepare
+    from decentral.measure.run import digest, own_method
     from decentral.measure.speedup import run_alone
-    from decentral.methods import methods
     from decentral.transport.world import launched
 
     overrides = set_ or []
@@ -22,9 +20,10 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     this = launched()
     with loaded.document.placing():
         if this is None:
-            prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+            ranks.check_nproc(nproc, experiment.nodes)
+            own_method(experiment)
             folder = new_folder(out, experiment.name)
-            ranks.start(["train"], file, overrides, experiment, nproc, folder, json)
+            ranks.start(["train"], file, overrides, experiment, folder, json)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)
@@ -33,6 +32,8 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:
+        from decentral.measure.report import read_comparison
+
         print_json(read_comparison(folder / DOCUMENT).model_dump(mode="json"))
     else:
         stdout().print(f"recorded in {folder}; decentral report {folder} draws it")

@@ -32,8 +32,8 @@ INK = "#010203"
 ACCENT = "#3b82d6"
 RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "decentral", "font.size": 8.5, "text.parse_math": False}
 DRAWN_EDGES = 3000
+DRAWN_NODES = 2000
 SVG = "http://www.w3.org/2000/svg"
-FONT = "system-ui, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def curves_svg(
 
 @matplotlib.rc_context(RC)
 def topology_svg(topology: TopologySummary, *, prefix: str, label: str) -> str:
-    """A graph, with lines as wide as their weight, at most `DRAWN_EDGES` evenly chosen ones.
+    """A graph of at most `DRAWN_NODES`, with lines as wide as their weight, at most `DRAWN_EDGES` evenly chosen ones.
 
     `prefix` and `label` are those of `curves_svg`.
     """
@@ -106,10 +106,10 @@ def topology_svg(topology: TopologySummary, *, prefix: str, label: str) -> str:
     places = _places(topology)
     edges = topology.edges[:: -(-len(topology.edges) // DRAWN_EDGES) or 1]
     weights = np.array([abs(weight) for _, _, weight in edges])
-    widths = 0.4 + 1.8 * weights / weights.max(initial=1e-12)
-    opacity = float(np.clip(25 / max(len(edges), 1) ** 0.7, 0.1, 0.6))
+    thin = float(np.clip((60 / max(len(edges), 1)) ** 0.5, 0.2, 1))
+    widths = thin * (0.4 + 1.8 * weights / weights.max(initial=1e-12))
     axes.add_collection(
-        LineCollection([places[[i, j]] for i, j, _ in edges], linewidths=widths, colors=INK, alpha=opacity)
+        LineCollection([places[[i, j]] for i, j, _ in edges], linewidths=widths, colors=INK, alpha=0.6 * thin**0.5)
     )
     numbered = topology.nodes <= 20
     size = 150 if numbered else max(6.0, 2600 / topology.nodes)
@@ -181,10 +181,10 @@ def _furnish(axes: Axes, y: str, target: float | None) -> None:
     axes.tick_params(which="both", color=INK, labelcolor=INK, width=0.6)
     axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     if target is not None:
-        text = f"target {said(in_percent if y == 'accuracy' else in_loss, target)}"
+        text = f"target\n{said(in_percent if y == 'accuracy' else in_loss, target)}"
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         axes.axhline(target, color=INK, linewidth=1, linestyle=":", alpha=0.8)
-        axes.annotate(text, (0, target), (3, 2.5), color=INK, **place)
+        axes.annotate(text, (1, target), (4, 0), color=INK, va="center", **place)
 
 
 def _name_axis(axis: Axis, quantity: str) -> None:
@@ -193,7 +193,7 @@ def _name_axis(axis: Axis, quantity: str) -> None:
     title = TITLES[quantity].format(unit=unit)
     if axis.get_scale() == "log":
         title += ", log scale"
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     else:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=quantity == "rounds"))
     axis.set_label_text(title, color=INK)
@@ -214,7 +214,7 @@ def _places(topology: TopologySummary) -> Floats:
     elif topology.nodes <= 64 and nx.is_connected(graph):
         places = nx.kamada_kawai_layout(graph)
     else:
-        places = nx.spring_layout(graph, seed=0, iterations=200)
+        places = nx.spring_layout(graph, seed=0, iterations=max(20, 30_000 // topology.nodes))
     found = np.array([places[node][::-1] for node in range(topology.nodes)], dtype=np.float64)
     found -= (found.max(axis=0) + found.min(axis=0)) / 2
     return np.divide(found, max(float(np.abs(found).max()), 1e-9))
@@ -246,4 +246,4 @@ def _owned(key: str, value: str, prefix: str) -> str:
     if key == "href":
         return f"#{prefix}-{value.removeprefix('#')}"
     value = value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
-    return re.sub(r"'DejaVu Sans'[^;]*", FONT, value)
+    return re.sub(r"'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)

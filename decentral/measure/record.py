@@ -116,5 +116,5 @@ def save_model(folder: Path, node: int, x: Tensor, task: Task) -> Path:
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     path = models / f"node-{node}.safetensors"
-    write_atomically(path, save(tensors, metadata={"format": "pt", "node": str(node)}))
+    write_atomically(path, save(tensors, metadata={"format": "pt"}))
     return path

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from decentral.errors import ConfigError
 from decentral.measure import tables
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
-from decentral.measure.figures import DRAWN_EDGES, TITLES, Series, curves_svg, topology_svg
+from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
 from decentral.measure.tables import printable
 
 COLORS = ("#3b82d6", "#d9730d", "#2e9e5b", "#9b5de5", "#d6456b", "#1a9ba8", "#a67c00", "#c04fc0")
@@ -54,11 +54,7 @@ def write_report(folder: Path) -> Path:
 
 
 def read_comparison(path: Path) -> Comparison:
-    """The document of a comparison.
-
-    Raises:
-        ConfigError: there is no such file, or it is not what `decentral speedup` writes.
-    """
+    """The document of a comparison; a ConfigError where there is none, or it is not what `decentral speedup` writes."""
     try:
         return Comparison.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -192,7 +188,7 @@ def _against(method: MethodResult, comparison: Comparison) -> str:
             over = tables.ranged(tables.in_times, [getattr(run, key) for run in method.per_seed], "without")
             text = f"{tables.said(tables.in_times, speedup)} as fast as {name}"
             found.append(f"{text} (seeds: {over.replace(chr(10), ', ')})" if over else text)
-    return " and ".join(found)
+    return ", and ".join(found)
 
 
 def _without_target(comparison: Comparison) -> str:
@@ -242,8 +238,9 @@ def _graphs(comparison: Comparison) -> list[dict[str, Any]]:
     found = []
     for position, (name, graph) in enumerate(comparison.topologies.items()):
         label = f"Graph {printable(name)}: {graph.nodes} nodes, {len(graph.edges)} edges"
-        drawing = topology_svg(graph, prefix=f"graph-{position}", label=label)
+        drawable = graph.nodes <= DRAWN_NODES
+        drawing = topology_svg(graph, prefix=f"graph-{position}", label=label) if drawable else ""
         users = [printable(m.name) for m in comparison.methods if m.topology == name]
-        thinned = len(graph.edges) > DRAWN_EDGES
+        thinned = drawable and len(graph.edges) > DRAWN_EDGES
         found.append({"name": printable(name), "of": graph, "svg": Markup(drawing), "users": users, "thinned": thinned})
     return found

@@ -13,7 +13,7 @@ from decentral.algorithms.local import LocalOptimizer
 from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError
 from decentral.measure.evaluation import Evaluator, Observe
-from decentral.methods import ResolvedMethod
+from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
@@ -78,10 +78,21 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     return Prepared(method, shared or task(experiment, seed), local, topology, algorithm, pace, experiment.nodes)
 
 
-def prepare_all(experiment: Experiment, methods: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:
+def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:
     """All methods at one seed, over one task."""
-    first = prepare(experiment, methods[0], seed)
-    return [first, *(prepare(experiment, method, seed, first.task) for method in methods[1:])]
+    first = prepare(experiment, candidates[0], seed)
+    return [first, *(prepare(experiment, method, seed, first.task) for method in candidates[1:])]
+
+
+def own_method(experiment: Experiment) -> Prepared:
+    """The experiment's own method at its first seed."""
+    return prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+
+
+def refuse_ddp(prepared: Prepared) -> None:
+    """Raise ConfigError for DDP, which has no simulated nodes."""
+    if prepared.algorithm is None:
+        raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
 
 
 def simulate(prepared: Prepared, observe: Observe) -> dict[int, Tensor]:
@@ -91,8 +102,8 @@ def simulate(prepared: Prepared, observe: Observe) -> dict[int, Tensor]:
         ConfigError: DDP, which runs on real processes only.
         DivergedError: a loss is not finite.
     """
-    if prepared.algorithm is None:
-        raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
+    refuse_ddp(prepared)
+    assert prepared.algorithm is not None
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
     driver = LockstepDriver([objective.gradient for objective in objectives.values()])
     peers = {node: prepared.peer(node) for node in objectives}
@@ -140,7 +151,9 @@ def _with_first_cause(error: DecentralError, first: tuple[int, str] | None) -> D
         return error
     code, text = first
     if code == DivergedError.exit_code:
-        return DivergedError(text)
+        diverged = DivergedError(text)
+        diverged.echo = True
+        return diverged
     return LostNeighborError(f"{error}; before that: {text}")
 
 

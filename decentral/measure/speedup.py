@@ -16,7 +16,7 @@ from decentral.errors import DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
 from decentral.measure.record import Metrics, describe_run, save_model, summary_of, versions, write_json
-from decentral.measure.run import Prepared, digest, prepare, prepare_all, run_on, simulate
+from decentral.measure.run import Prepared, digest, own_method, prepare_all, run_on, simulate
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.methods import methods
 from decentral.transport.world import World
@@ -48,7 +48,7 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
         for method in ready:
             name = f"{sub('[^A-Za-z0-9=.-]+', '-', method.label)}/seed-{seed}"
             perform = partial(run_on, world, method, next(epochs), digest(experiment))
-            result = recorded(folder, name, experiment, method, perform, progress)
+            result, _ = recorded(folder, name, experiment, method, perform, progress)
             results[method.label].append(result)
     return written(folder, experiment, command, "wall", ready, results, world.rank)
 
@@ -61,19 +61,20 @@ def run_alone(world: World, experiment: Experiment, folder: Path, command: str, 
         DivergedError: a loss is not finite; what was recorded until then stays.
         LostNeighborError: a rank died.
     """
-    ready = prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+    ready = own_method(experiment)
     perform = partial(run_on, world, ready, 0, digest(experiment))
     return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank)
 
 
-def simulate_alone(experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
-    """Run the experiment's own method at its first seed in the lockstep simulator.
+def simulate_alone(
+    ready: Prepared, experiment: Experiment, folder: Path, command: str, progress: Progress
+) -> Comparison:
+    """Run one method in the lockstep simulator.
 
     Raises:
-        ConfigError: bad input, or a method that runs on real processes only.
+        ConfigError: a method that runs on real processes only.
         DivergedError: a loss is not finite; what was recorded until then stays.
     """
-    ready = prepare(experiment, methods(experiment)[0], experiment.seeds[0])
     return _alone(folder, experiment, command, "none", ready, partial(simulate, ready), progress, rank=0)
 
 
@@ -87,18 +88,18 @@ def _alone(
     progress: Progress,
     rank: int,
 ) -> Comparison:
-    result = recorded(folder, ".", experiment, ready, perform, progress)
+    result, diverged = recorded(folder, ".", experiment, ready, perform, progress)
     document = written(folder, experiment, command, clock, [ready], {ready.label: [result]}, rank)
-    if result.failure is not None:
-        raise DivergedError(result.failure)
+    if diverged is not None:
+        raise diverged
     return document
 
 
 def recorded(
     folder: Path, name: str, experiment: Experiment, ready: Prepared, perform: Perform, progress: Progress
-) -> SeedResult:
+) -> tuple[SeedResult, DivergedError | None]:
     """Perform one run and record it in `folder/name`: description and metrics by node 0's process, models by all."""
-    place, failure = folder / name, None
+    place, diverged = folder / name, None
     place.mkdir(parents=True, exist_ok=True)
     metrics = Metrics(place)
 
@@ -112,8 +113,9 @@ def recorded(
         for node, model in perform(observe).items():
             save_model(place, node, model, ready.task)
     except DivergedError as error:
-        failure = str(error)
-    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure)
+        diverged = error
+    failure = str(diverged) if diverged else None
+    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure), diverged
 
 
 def written(

@@ -23,9 +23,9 @@ MEASURES = (
 def seed_result(
     seed: int, folder: str, rows: Sequence[Evaluation], target: float | None, failure: str | None
 ) -> SeedResult:
-    """What one run came to. A run that failed keeps its costs and has no final score."""
+    """What one run came to; a run that failed came to nothing."""
     last = rows[-1] if rows and failure is None else None
-    reached = next((row for row in rows if _reaches(row, target)), None)
+    reached = next((row for row in rows if _reaches(row, target)), None) if last else None
     return SeedResult(
         seed=seed,
         folder=folder,

@@ -106,7 +106,7 @@ def _one_of() -> str:
 
 def _built(path: Path, options: Mapping[str, Any], nodes: int, at: KeyPath) -> Any:
     build = function_of(_executed(path, at), "build", at)
-    return called(build, nodes, at=at, **checked_options(build, options, at, positional=1))
+    return called(build, nodes, options=checked_options(build, options, at, positional=1), at=at)
 
 
 def _executed(path: Path, at: KeyPath) -> ModuleType:

@@ -178,7 +178,7 @@ def _orthogonal(rng: np.random.Generator, d: int) -> NDArray[np.float64]:
 
 def _own(section: config.OwnCode, *, nodes: int, folder: Path, dtype: torch.dtype, **_: Any) -> Data:
     function = imported(section.name, folder, section.path)
-    found = called(function, at=section.path, **checked_options(function, section.options, section.path))
+    found = called(function, options=checked_options(function, section.options, section.path), at=section.path)
     parts = [getattr(found, part) for part in PARTS] if isinstance(found, Data) else found
     if not (isinstance(parts, tuple | list) and len(parts) == len(PARTS)):
         count = f" of {len(parts)}" if isinstance(parts, tuple | list) else ""

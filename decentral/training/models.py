@@ -97,7 +97,7 @@ def _stage(planes: int, channels: int) -> list[nn.Module]:
 
 def _own(section: config.OwnCode, *, folder: Path, **_: Any) -> nn.Module:
     function = imported(section.name, folder, section.path)
-    model = called(function, at=section.path, **checked_options(function, section.options, section.path))
+    model = called(function, options=checked_options(function, section.options, section.path), at=section.path)
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{section.name} returned {type(model).__name__}; it must return a torch.nn.Module", section.path

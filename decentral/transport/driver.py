@@ -45,7 +45,8 @@ def proceed(step: Step, answer: object) -> Effect[Any] | Finished:
 
 def _not_an_effect(step: Step, found: str) -> str:
     name = getattr(step, "__qualname__", "step")
-    effects = ", ".join(sorted(kind.__name__ for kind in Effect.__subclasses__()))
+    # A set: a dataclass with slots is a second class beside the one it was made from, which lingers for a while.
+    effects = ", ".join(sorted({kind.__name__ for kind in Effect.__subclasses__()}))
     return f"{name} awaited {found}; a step may await effects only ({effects}), through the methods of its peer"
 
 

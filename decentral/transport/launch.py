@@ -1,10 +1,15 @@
 """Start the ranks of this machine with torchrun's own launcher, and read how they ended."""
 
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import time
+from typing import NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -15,12 +20,16 @@ from decentral.errors import LostNeighborError
 INTERRUPTED = 130
 
 
-def start_ranks(nproc: int, arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str | None]:
-    """Run `python -m decentral ARGUMENTS` as `nproc` ranks on this machine and wait for their end.
+class Ending(NamedTuple):
+    """How a job ended: the exit code that tells most, why, and whether a rank has said so itself."""
 
-    Returns:
-        The exit code that tells most, and a line about a rank that could not speak for itself.
-    """
+    code: int
+    reason: str = ""
+    said: bool = True
+
+
+def start_ranks(nproc: int, arguments: Sequence[str], environment: Mapping[str, str]) -> Ending:
+    """Run `python -m decentral ARGUMENTS` as `nproc` ranks on this machine and wait for their end."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.update(environment)
     config = LaunchConfig(
@@ -39,17 +48,26 @@ def start_ranks(nproc: int, arguments: Sequence[str], environment: Mapping[str, 
     except ChildFailedError as error:
         return _verdict(error.failures)
     except SignalException as error:
-        return 128 + error.sigval, None
+        return Ending(128 + error.sigval, f"ended by {signal.Signals(error.sigval).name}", said=False)
     except KeyboardInterrupt:
-        return INTERRUPTED, None
-    return 0, None
+        return Ending(INTERRUPTED, "interrupted", said=False)
+    return Ending(0)
 
 
-def _verdict(failures: Mapping[int, ProcessFailure]) -> tuple[int, str | None]:
+def leave_word(reason: str) -> None:
+    """In a rank: write why it ends to where torchrun's launcher reads it."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        word = {"message": reason, "timestamp": int(time())}
+        with suppress(OSError):  # the launcher then knows the exit code alone
+            Path(path).write_text(json.dumps(word), encoding="utf-8")
+
+
+def _verdict(failures: Mapping[int, ProcessFailure]) -> Ending:
     rank, first = min(failures.items(), key=lambda item: (item[1].timestamp, item[0]))
     if first.exitcode >= 0:
-        return first.exitcode, None
-    name = signal.Signals(-first.exitcode).name
+        return Ending(first.exitcode, first.message)
     if -first.exitcode == signal.SIGINT:
-        return INTERRUPTED, None
-    return LostNeighborError.exit_code, f"node {rank} was ended by {name}; torchrun stopped the others"
+        return Ending(INTERRUPTED, "interrupted", said=False)
+    name = signal.Signals(-first.exitcode).name
+    reason = f"node {rank} was ended by {name}; torchrun stopped the others"
+    return Ending(LostNeighborError.exit_code, reason, said=False)

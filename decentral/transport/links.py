@@ -8,10 +8,11 @@ faster, since gloo's receive-ready notice would queue behind our own outgoing da
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from torch import Tensor
@@ -28,25 +29,25 @@ class BrokenLinkError(Exception):
     """A link failed; the text says how, in a few words."""
 
 
+Finish = Callable[[float], None]
+"""Waits, for at most so many seconds, until one pair of frames is through. Raises BrokenLinkError: the neighbor is
+gone, or stayed silent."""
+
+
 class Link(ABC):
     """Carries frames to and from one neighbor, first in, first out."""
 
     name: str
 
     @abstractmethod
-    def start(self, outgoing: Tensor, incoming: Tensor) -> None:
+    def start(self, outgoing: Tensor, incoming: Tensor) -> Finish:
         """Begin to receive into `incoming` and to send `outgoing`, both `(bytes,)` uint8; returns at once.
+
+        Returns:
+            What waits for this pair. Pairs may be waited for in any order, or never.
 
         Raises:
             BrokenLinkError: the neighbor is gone.
-        """
-
-    @abstractmethod
-    def finish(self, timeout_s: float) -> None:
-        """Wait until the oldest started pair is through.
-
-        Raises:
-            BrokenLinkError: the neighbor is gone, or stayed silent for `timeout_s` seconds.
         """
 
     @abstractmethod
@@ -69,28 +70,26 @@ class GlooLink(Link):
     def __init__(self, store: Store, end: int, device: Any, timeout_s: float) -> None:
         self._other = 1 - end
         self._group: Any = gloo_group(store, end, 2, device, timeout_s)
-        self._pending: deque[tuple[Any, Any]] = deque()
 
-    def start(self, outgoing: Tensor, incoming: Tensor) -> None:
+    def start(self, outgoing: Tensor, incoming: Tensor) -> Finish:
         try:
             receive = self._group.recv([incoming], self._other, 0)
             send = self._group.send([outgoing], self._other, 0)
         except RuntimeError as error:
             raise BrokenLinkError(told(error)) from error
-        self._pending.append((receive, send))
-
-    def finish(self, timeout_s: float) -> None:
-        receive, send = self._pending.popleft()
-        patience = timedelta(seconds=max(timeout_s, 0.001))
-        try:
-            receive.wait(patience)
-            send.wait(patience)
-        except RuntimeError as error:
-            raise BrokenLinkError(told(error)) from error
+        return partial(_finish, receive, send)
 
     def close(self) -> None:
-        self._pending.clear()
         self._group = None
+
+
+def _finish(receive: Any, send: Any, timeout_s: float) -> None:
+    patience = timedelta(seconds=max(timeout_s, 0.001))
+    try:
+        receive.wait(patience)
+        send.wait(patience)
+    except RuntimeError as error:
+        raise BrokenLinkError(told(error)) from error
 
 
 def gloo_group(store: Store, rank: int, size: int, device: Any, timeout_s: float) -> Any:
@@ -132,11 +131,13 @@ def connect(node: int, neighbors: Iterable[int], store: Store, device: Any, time
         LostNeighborError: a neighbor did not answer in time.
     """
 
+    deadline = monotonic() + timeout_s
+
     def link(neighbor: int) -> Link:
         low, high = sorted((node, neighbor))
         edge = PrefixStore(f"{low}-{high}", store)
         try:
-            return GlooLink(edge, int(node == high), device, timeout_s)
+            return GlooLink(edge, int(node == high), device, max(deadline - monotonic(), 0.001))
         except RuntimeError as error:
             raise LostNeighborError(
                 f"node {node} could not connect to node {neighbor} within {timeout_s:g} s ({told(error)}); "
@@ -162,6 +163,7 @@ _SIGNS = {
     "Application timeout": NO_ANSWER,
     "timed out": NO_ANSWER,
     "Timeout": NO_ANSWER,
+    "Wait timeout": NO_ANSWER,
     "Connection closed by peer": "connection closed",
     "Connection reset by peer": "connection closed",
     "Connection refused": "connection refused",

@@ -58,6 +58,18 @@ class LockstepDriver(Driver):
         self._tickets = 0
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
+        try:
+            losses = self._advance(steps, round)
+        except BaseException:
+            self.close()  # half a round is in the mail: a later one would take its messages for its own
+            raise
+        finally:
+            for step in steps.values():
+                step.close()
+        self._forget_answers()
+        return losses
+
+    def _advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         losses: dict[int, Tensor] = {}
         waiting: dict[int, Effect[Any]] = {}
         answers: dict[int, object] = dict.fromkeys(sorted(steps))
@@ -73,7 +85,6 @@ class LockstepDriver(Driver):
                 raise DeadlockError(f"round {round}: {self._who_waits(waiting)}")
             for node in answers:
                 del waiting[node]
-        self._forget_answers()
         return losses
 
     def _begun(self, node: int, asked: Effect[Any]) -> Effect[Any]:
@@ -126,6 +137,8 @@ class LockstepDriver(Driver):
         check_untouched(posted.payload, posted.versions, node)
         del self._posted[ticket]
         received = {neighbor: self._mail.pop(key) for neighbor, key in sorted(expected.items())}
+        for neighbor, payload in received.items():
+            _check_alike(payload, neighbor, posted.payload, node)
         self._answered += [tensor for payload in received.values() for tensor in payload]
         return received
 
@@ -140,7 +153,7 @@ class LockstepDriver(Driver):
     def _forget_answers(self) -> None:
         if self._poison:
             for tensor in self._answered:
-                tensor.fill_(torch.nan)
+                tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
         self._answered.clear()
 
     def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:
@@ -161,7 +174,22 @@ class LockstepDriver(Driver):
 
     def close(self) -> None:
         self._mail.clear()
+        self._sequence.clear()
         self._posted.clear()
+        self._answered.clear()
+
+
+def _check_alike(received: Payload, sender: int, own: Payload, node: int) -> None:
+    """Raise where the two ends of an exchange differ in shape or dtype: a real process would be killed by it."""
+    if (found := _kinds(received)) != (expected := _kinds(own)):
+        raise RuntimeError(
+            f"node {sender} sent {found} to node {node}, which sent {expected}; "
+            "both ends of an exchange must send tensors of the same shapes and dtypes"
+        )
+
+
+def _kinds(payload: Payload) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    return [(tuple(tensor.shape), tensor.dtype) for tensor in payload]
 
 
 def _mean(vectors: list[Tensor]) -> Tensor:

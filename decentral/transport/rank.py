@@ -31,7 +31,7 @@ from decentral.transport.frames import (
     payload_views,
     signature,
 )
-from decentral.transport.links import NO_ANSWER, BrokenLinkError, Link, told
+from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, told
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Posted:
     versions: tuple[int, ...]
     stamp: Stamp
     outgoing: Tensor
-    incoming: dict[int, Tensor]  # neighbor: the frame that it fills
+    incoming: dict[int, tuple[Tensor, Finish]]  # neighbor: the frame that it fills, and what waits for it
 
 
 class RankDriver(Driver):
@@ -119,34 +119,34 @@ class RankDriver(Driver):
         stamp = self._stamp(payload)
         outgoing = self._frame(stamp)
         fill(outgoing, stamp, payload)
-        posted = _Posted(payload, versions(payload), stamp, outgoing, {})
+        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, outgoing, {})
         for neighbor in neighbors:
             incoming = self._frame(stamp)
-            posted.incoming[neighbor] = incoming
             try:
-                self._links[neighbor].start(outgoing, incoming)
+                posted.incoming[neighbor] = incoming, self._links[neighbor].start(outgoing, incoming)
             except BrokenLinkError as error:
                 raise self._lost(neighbor, "Post", outgoing.numel(), 0.0, str(error)) from error
         self.bytes_sent[self._node] += len(neighbors) * outgoing.numel()
-        self._posted[ticket] = posted
         self._sequence += 1
         return ticket
 
     def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
-        posted = self._posted.pop(ticket)
+        posted = self._posted[ticket]  # kept if a neighbor is lost: gloo may still fill the frames of the others
         deadline = monotonic() + self._timeout_s
         received = {}
-        for neighbor, frame in posted.incoming.items():
-            self._finish(neighbor, frame, posted.stamp._replace(sender=neighbor), kind, deadline)
+        for neighbor in posted.incoming:
+            frame = self._arrived(neighbor, posted, kind, deadline)
             received[neighbor] = payload_views(frame, posted.payload)
         check_untouched(posted.payload, posted.versions, self._node)
-        self._lent += [posted.outgoing, *posted.incoming.values()]
+        del self._posted[ticket]
+        self._lent += [posted.outgoing, *(frame for frame, _ in posted.incoming.values())]
         return received
 
-    def _finish(self, neighbor: int, frame: Tensor, expected: Stamp, kind: str, deadline: float) -> None:
-        link = self._links[neighbor]
+    def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
+        frame, finish = posted.incoming[neighbor]
+        expected = posted.stamp._replace(sender=neighbor)
         try:
-            link.finish(deadline - monotonic())
+            finish(deadline - monotonic())
             check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
         except BrokenLinkError as error:
             waited_s = self._timeout_s - (deadline - monotonic())
@@ -156,6 +156,7 @@ class RankDriver(Driver):
                 f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
                 "start every node with the same experiment"
             ) from error
+        return frame
 
     def _lost(self, neighbor: int, kind: str, nbytes: int, waited_s: float, how: str) -> LostNeighborError:
         message = f"({kind}, {_human_bytes(nbytes)}, {self._links[neighbor].name})"

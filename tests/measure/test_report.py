@@ -1,209 +1,249 @@
 """The page and the table of a comparison, on synthetic runs that look like real ones."""
 
-import json
+import html
+import io
 import math
 import re
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from io import StringIO
+from itertools import product
 from pathlib import Path
-from statistics import median
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+import networkx as nx
 import numpy as np
 import pytest
 from rich.console import Console
 
 from decentral.errors import ConfigError
-from decentral.measure import tables
-from decentral.measure.comparison import (
-    DOCUMENT,
-    Comparison,
-    Evaluation,
-    MethodResult,
-    SeedResult,
-    Spread,
-    TopologySummary,
-)
+from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult, TopologySummary
 from decentral.measure.figures import topology_svg
 from decentral.measure.report import read_run, summary, write_report
-from decentral.measure.tables import comparison_table, plain_rows, rows
+from decentral.measure.summary import method_result, seed_result, with_speedups
+from decentral.measure.tables import comparison_table, in_bytes, in_seconds, plain_rows, rows, said
 
-HOSTILE = "<script>alert(1)</script> $\\frac"
+HOSTILE = "<script>alert(1)</script> $\\frac \x1b[31m"
 PARAMETERS = 4810
-PLAIN = [name for name, field in MethodResult.model_fields.items() if field.annotation == float | None]
-VOID = {"meta", "br", "hr", "img", "link"}
 
 
+@dataclass
 class Sketch:
     """A synthetic method: it approaches `ceiling` at `rate` per round, with its own costs."""
 
-    def __init__(
-        self,
-        name: str,
-        algorithm: str = "dsgd",
-        topology: str | None = None,
-        rate: float = 0.02,
-        ceiling: float = 0.97,
-        round_s: float = 0.01,
-        vectors: float = 2.0,
-        distance: float = 0.5,
-        fails_at: dict[int, int] | None = None,
-    ) -> None:
-        self.name, self.algorithm, self.topology = name, algorithm, topology
-        self.rate, self.ceiling, self.round_s, self.vectors = rate, ceiling, round_s, vectors
-        self.distance, self.fails_at = distance, fails_at or {}
+    name: str
+    algorithm: str = "dsgd"
+    topology: str | None = None
+    rate: float = 0.026
+    ceiling: float = 0.97
+    round_s: float = 0.01
+    vectors: float = 2.0
+    distance: float = 0.5
+    fails_at: dict[int, int] = field(default_factory=dict)
 
-    @property
-    def baseline(self) -> bool:
-        return self.topology is None
-
-
-def evaluations(sketch: Sketch, seed: int, nodes: int, rounds: int, score: str) -> list[Evaluation]:
-    noise = np.random.default_rng([seed, len(sketch.name)])
-    speed = sketch.rate * noise.uniform(0.85, 1.15)
-    per_round = sketch.round_s * noise.uniform(0.9, 1.1)
-    found = []
-    for turn in range(0, min(rounds, sketch.fails_at.get(seed, rounds)) + 1, 10):
-        accuracy = sketch.ceiling - (sketch.ceiling - 0.1) * math.exp(-speed * turn) + noise.normal(0, 0.004)
-        own = [accuracy - sketch.distance * abs(noise.normal(0, 0.02)) for _ in range(nodes)]
-        loss = 2.3 * math.exp(-speed * turn) + 0.05
-        distance = sketch.distance * (1 - math.exp(-turn / 15)) * math.exp(-turn / 250) * noise.uniform(0.9, 1.1)
-        found.append(
-            Evaluation(
-                round=turn,
-                seconds=per_round * turn,
-                loss=loss if turn else math.nan,
-                test_loss=loss * noise.uniform(0.98, 1.02),
-                accuracy=accuracy if score == "accuracy" else None,
-                node_accuracy=own if score == "accuracy" else None,
-                node_test_loss=[loss] * nodes,
-                consensus_distance=distance,
-                bytes_sent=[int(turn * (4 * PARAMETERS * sketch.vectors + 128))] * nodes,
+    def run(self, seed: int, nodes: int, rounds: int, score: str) -> list[Evaluation]:
+        noise = np.random.default_rng([seed, len(self.name)])
+        rate, round_s = self.rate * noise.uniform(0.85, 1.15), self.round_s * noise.uniform(0.9, 1.1)
+        found = []
+        for turn in range(0, min(rounds, self.fails_at.get(seed, rounds)) + 1, 10):
+            accuracy = self.ceiling - (self.ceiling - 0.1) * math.exp(-rate * turn) + noise.normal(0, 0.004)
+            own = [accuracy - self.distance * abs(noise.normal(0, 0.02)) for _ in range(nodes)]
+            loss = 2.3 * math.exp(-rate * turn) + 0.05
+            sent, distance = int(turn * (4 * PARAMETERS * self.vectors + 128)), self.distance * math.exp(-turn / 250)
+            scores = (accuracy, own) if score == "accuracy" else (None, None)
+            line = (
+                turn,
+                round_s * turn,
+                loss if turn else None,
+                loss,
+                *scores,
+                [loss] * nodes,
+                distance,
+                [sent] * nodes,
             )
-        )
-    return found
+            found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=True))))
+        return found
+
+    def over_seeds(self, runs: list[SeedResult]) -> MethodResult:
+        algorithm = SimpleNamespace(name=self.algorithm, centralized=True)
+        method = SimpleNamespace(label=self.name, algorithm=algorithm, baseline=self.topology is None)
+        return method_result(method, runs).model_copy(update={"topology": self.topology})
 
 
-def seed_result(sketch: Sketch, seed: int, run: list[Evaluation], target: float | None, folder: str) -> SeedResult:
-    failed, last = seed in sketch.fails_at, run[-1]
-    reached = None
-    for one in run if target is not None and not failed else []:
-        if one.accuracy >= target if one.accuracy is not None else one.test_loss <= target:
-            reached = one
-            break
-    return SeedResult(
-        seed=seed,
-        folder=folder,
-        final_accuracy=None if failed else last.accuracy,
-        worst_node_accuracy=None if failed or last.node_accuracy is None else min(last.node_accuracy),
-        final_test_loss=None if failed else last.test_loss,
-        consensus_distance=None if failed else last.consensus_distance,
-        rounds_to_target=reached and reached.round,
-        seconds_to_target=reached and reached.seconds,
-        bytes_to_target=reached and float(np.mean(reached.bytes_sent)),
-        seconds=last.seconds,
-        bytes_per_node=float(np.mean(last.bytes_sent)),
-        speedup_vs_allreduce=None,
-        speedup_vs_ddp=None,
-        failure=f"node 3 diverged in round {sketch.fails_at[seed]}: its loss is nan" if failed else None,
-    )
+def of(graph: nx.Graph) -> TopologySummary:
+    graph, degree = nx.convert_node_labels_to_integers(graph), max(dict(graph.degree).values())
+    edges = [(min(edge), max(edge), 1 / (1 + degree)) for edge in graph.edges]
+    weights = [0.2] * len(graph)
+    return TopologySummary(nodes=len(graph), edges=edges, self_weights=weights, spectral_gap=0.0507, max_degree=degree)
 
 
-def over_seeds(values: list[float | None]) -> Spread:
-    ranked = sorted(math.inf if value is None else value for value in values)
-    low, middle, high = (None if math.isinf(one) else one for one in (ranked[0], median(ranked), ranked[-1]))
-    return Spread(min=low, median=middle, max=high)
-
-
-def method_result(sketch: Sketch, per_seed: list[SeedResult]) -> MethodResult:
-    spread = {key: over_seeds([getattr(one, key) for one in per_seed]) for key in PLAIN}
-    return MethodResult(
-        name=sketch.name,
-        algorithm=sketch.algorithm,
-        topology=sketch.topology,
-        baseline=sketch.baseline,
-        **{key: one.median for key, one in spread.items()},
-        spread=spread,
-        per_seed=per_seed,
-    )
-
-
-def ring(n: int) -> TopologySummary:
-    pairs = sorted({(min(i, (i + 1) % n), max(i, (i + 1) % n)) for i in range(n)} - {(0, 0)})
-    edges = [(i, j, 1 / 3) for i, j in pairs]
-    return TopologySummary(nodes=n, edges=edges, self_weights=[1 / 3] * n, spectral_gap=0.0507, max_degree=2)
-
-
-def complete(n: int) -> TopologySummary:
-    edges = [(i, j, 1 / n) for i in range(n) for j in range(i + 1, n)]
-    return TopologySummary(nodes=n, edges=edges, self_weights=[1 / n] * n, spectral_gap=1.0, max_degree=n - 1)
-
-
-def torus(side: int) -> TopologySummary:
-    edges = set()
-    for i in range(side):
-        for j in range(side):
-            for k, m in (((i + 1) % side, j), (i, (j + 1) % side)):
-                edges.add((min(i * side + j, k * side + m), max(i * side + j, k * side + m)))
-    weighted = [(i, j, 0.1 if (i + j) % 3 else 0.3) for i, j in sorted(edges)]
-    return TopologySummary(nodes=side**2, edges=weighted, self_weights=[0.2] * side**2, spectral_gap=0.4, max_degree=4)
-
-
-GRAPHS = {"ring": ring(16), "complete": complete(16), "torus": torus(4)}
-SKETCHES = [
-    Sketch("dsgd on ring", topology="ring", rate=0.022, ceiling=0.955, round_s=0.009, vectors=2, distance=0.9),
-    Sketch("dsgd on torus", topology="torus", rate=0.024, ceiling=0.962, round_s=0.011, vectors=4, distance=0.4),
-    Sketch("dsgd on complete", topology="complete", rate=0.026, round_s=0.03, vectors=15, distance=0.01),
-    Sketch("allreduce", "allreduce", rate=0.026, round_s=0.02, vectors=1.875, distance=0),
-    Sketch("ddp", "ddp", rate=0.026, round_s=0.016, vectors=1.875, distance=0),
+GRAPHS = {"ring": of(nx.cycle_graph(16)), "torus": of(nx.grid_2d_graph(4, 4, periodic=True))}
+GOSSIP = [
+    Sketch("dsgd on ring", topology="ring", rate=0.022, ceiling=0.955, round_s=0.009, distance=0.9),
+    Sketch("dsgd on torus", topology="torus", rate=0.024, ceiling=0.962, round_s=0.011, vectors=4),
 ]
+ALLREDUCE = Sketch("allreduce", "allreduce", round_s=0.02, vectors=1.875, distance=0)
+DDP = Sketch("ddp", "ddp", round_s=0.016, vectors=1.875, distance=0)
+DEAD = Sketch("too fast", topology="ring", fails_at={0: 40, 1: 30, 2: 50})
+EVERY = [*GOSSIP, ALLREDUCE, DDP]
 
 
-def write_comparison(
-    folder: Path,
-    sketches: list[Sketch] = SKETCHES,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    nodes: int = 16,
-    rounds: int = 300,
-    target: float | None = 0.93,
-    **changes: Any,
-) -> Path:
-    """A folder as `decentral speedup` leaves it."""
-    score = changes.get("score", "accuracy")
-    per_method = []
-    for position, sketch in enumerate(sketches):
-        per_seed = []
-        for seed in seeds:
-            name = f"{position}-seed{seed}"
-            run = evaluations(sketch, seed, nodes, rounds, score)
-            (folder / name).mkdir(parents=True)
-            lines = "".join(one.model_dump_json() + "\n" for one in run)
-            (folder / name / "metrics.jsonl").write_text(lines)
-            per_seed.append(seed_result(sketch, seed, run, target, name))
-        per_method.append((sketch, per_seed))
-    for algorithm, key in (("allreduce", "speedup_vs_allreduce"), ("ddp", "speedup_vs_ddp")):
-        for base in (runs for sketch, runs in per_method if sketch.algorithm == algorithm):
-            for one, other in ((a, b) for _, runs in per_method for a, b in zip(runs, base, strict=True)):
-                if one.seconds_to_target and other.seconds_to_target:
-                    setattr(one, key, other.seconds_to_target / one.seconds_to_target)
-    comparison = Comparison(
-        **{
-            "experiment": "digits-ring",
-            "command": "decentral speedup launch/digits.yaml -s nodes=16",
-            "clock": "wall",
-            "nodes": nodes,
-            "rounds": rounds,
-            "seeds": list(seeds),
-            "score": score,
-            "target": target,
-            "parameters": PARAMETERS,
-            "versions": {"python": "3.11.2", "torch": "2.13.0", "decentral": "0.1.0"},
-            "topologies": GRAPHS,
-            "methods": [method_result(sketch, runs) for sketch, runs in per_method],
-            **changes,
-        }
-    )
-    (folder / DOCUMENT).write_text(comparison.model_dump_json(indent=1))
-    return folder
+def write_comparison(folder: Path, sketches: list[Sketch] = EVERY, **changes: Any) -> Comparison:
+    """Leaves a folder as `decentral speedup` does."""
+    plain: dict[str, Any] = {"clock": "wall", "nodes": 16, "rounds": 300, "score": "accuracy", "target": 0.93}
+    plain |= {"experiment": "digits-ring", "command": "decentral speedup digits.yaml", "parameters": PARAMETERS}
+    plain |= {"versions": {"torch": "2.13.0"}, "topologies": GRAPHS, "seeds": [0, 1, 2]} | changes
+    found: dict[str, list[SeedResult]] = {}
+    for sketch, seed in product(sketches, plain["seeds"]):
+        name = f"{sketches.index(sketch)}-seed{seed}"
+        run = sketch.run(seed, plain["nodes"], plain["rounds"], plain["score"])
+        (folder / name).mkdir(parents=True)
+        (folder / name / "metrics.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in run))
+        failure = f"node 3 diverged in round {run[-1].round}: its loss is nan" if seed in sketch.fails_at else None
+        found.setdefault(sketch.name, []).append(seed_result(seed, name, run, plain["target"], failure))
+    rivals = found.get("allreduce", []), found.get("ddp", [])
+    methods = [sketch.over_seeds(with_speedups(found[sketch.name], *rivals)) for sketch in sketches]
+    (folder / DOCUMENT).write_text((comparison := Comparison(**plain, methods=methods)).model_dump_json())
+    return comparison
+
+
+class Checker(HTMLParser):
+    """Every tag closed in order, ids unique, nothing fetched from anywhere."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+        assert not self.open
+        assert len(self.ids) == len(set(self.ids))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value or "" for key, value in attrs if key == "id"]
+        assert not [key for key, value in attrs if key == "src" or (key == "href" and (value or "")[:1] != "#")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def checked(folder: Path, comparison: Comparison) -> str:
+    page = write_report(folder).read_text(encoding="utf-8")
+    Checker(page)
+    assert not re.search(r"https?:(?!//www.w3.org/2000/svg\")|@import|url\((?!#)|<script|<link", page)
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        root = ElementTree.fromstring(drawing)
+        assert (root.get("role"), bool(root.get("aria-label"))) == ("img", True)
+    for row in rows(comparison):
+        assert html.escape(row.name) in page
+        assert all(f">{text}<" in page for cell in row.cells for text in (cell.text, cell.spread) if text)
+    return page
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "one seed": {"seeds": [0]},
+    "no target": {"target": None},
+    "out of reach": {"target": 0.999},
+    "no clock": {"clock": "none"},
+    "no baseline": {"sketches": GOSSIP},
+    "a method failed": {"sketches": [DEAD, *EVERY]},
+    "all failed": {"sketches": [DEAD]},
+    "regression": {"score": "test_loss", "target": 0.3},
+    "hostile": {"sketches": [Sketch(HOSTILE, topology="ring"), *EVERY], "topologies": {HOSTILE: GRAPHS["ring"]}},
+    "one node": {"nodes": 1, "topologies": {"ring": of(nx.empty_graph(1))}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_and_terminal_say_every_number(case: str, tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, **CASES[case])
+    page = checked(tmp_path, comparison)
+    assert write_report(tmp_path).read_text(encoding="utf-8") == page
+    assert not list(tmp_path.glob(".report*"))
+    assert len(plain_rows(comparison)) == len(comparison.methods)
+    for width in (80, 120):
+        lines = printed(comparison, width).splitlines()
+        assert max(map(len, lines)) <= width
+        words = "".join("".join(lines).split())
+        assert all(cell.text.split()[0] in words for row in rows(comparison) for cell in row.cells)
+
+
+def printed(comparison: Comparison, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(comparison_table(comparison))
+    return console.export_text()
+
+
+def test_users_strings_stay_text(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, **CASES["hostile"])
+    page = checked(tmp_path, comparison)
+    assert "<script" not in page
+    assert "\x1b" not in page + printed(comparison, 120)
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; $\\frac") >= 4 + 2  # each legend, the table, the heading
+
+
+def test_failures_and_what_was_not_reached_are_said(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, [DEAD, Sketch("half", topology="ring", fails_at={1: 100}), *EVERY])
+    page, text = checked(tmp_path, comparison), printed(comparison, 240)
+    for words in ("3 of 3 seeds diverged", "1 of 3 seeds diverged", "diverged in round 40", "not reached"):
+        assert words in page
+        assert words in text
+
+
+def test_summary_is_honest_about_who_won(tmp_path: Path) -> None:
+    won = summary(write_comparison(tmp_path / "won"))
+    assert re.match(r"dsgd on \w+ reached the target of 93.0% test accuracy first, in .* as fast as all-reduce", won)
+    slow = [Sketch("slow", topology="ring", round_s=0.5), ALLREDUCE]
+    lost = summary(write_comparison(tmp_path / "lost", slow))
+    assert lost.startswith("The centralized baseline allreduce reached")
+    assert re.search(r"slow, took .*: 0\.0\dx as fast as all-reduce.*DDP was not run", lost)
+    assert "No method reached" in summary(write_comparison(tmp_path / "none", target=0.999))
+    assert "No target was set" in summary(write_comparison(tmp_path / "open", target=None))
+    assert re.search(r"first, in \d+ rounds", summary(write_comparison(tmp_path / "untimed", clock="none")))
+
+
+def test_torn_last_line_is_tolerated_and_nothing_else(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    metrics = tmp_path / "0-seed0" / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-20])
+    assert len(read_run(metrics)) == len(whole.splitlines()) - 1
+    write_report(tmp_path)
+    for spoiled in (b"", b"{}\n", whole[:-20] + b"\n", b"\xff\n", b'{"round": "x"}'):
+        metrics.write_bytes(spoiled)
+        with pytest.raises(ConfigError, match=r"0-seed0/metrics\.jsonl.*expected what `decentral speedup` writes"):
+            write_report(tmp_path)
+    metrics.unlink()
+    with pytest.raises(ConfigError, match=r"0-seed0/metrics\.jsonl: cannot be read \(No such file"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"experiment": 3}', b"\xff"])
+def test_foreign_documents_are_named(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{DOCUMENT}: cannot be read"):
+        write_report(tmp_path)
+    (tmp_path / DOCUMENT).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"{DOCUMENT}: .*; expected"):
+        write_report(tmp_path)
+
+
+def test_runs_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    text = write_comparison(tmp_path).model_dump_json().replace('"0-seed0"', '"../elsewhere"')
+    (tmp_path / DOCUMENT).write_text(text)
+    with pytest.raises(ConfigError, match=r"'\.\./elsewhere' lies outside"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("graph", [nx.star_graph(9), nx.complete_graph(90), nx.hypercube_graph(4), nx.path_graph(70)])
+def test_graphs_are_drawn_the_same_every_time(graph: nx.Graph) -> None:
+    drawing = topology_svg(of(graph), prefix="a", label="b")
+    assert drawing == topology_svg(of(graph), prefix="a", label="b")
+    assert all(element.get("id", "a-").startswith("a-") for element in ElementTree.fromstring(drawing).iter())
+
+
+def test_units() -> None:
+    assert [said(in_bytes, count) for count in (999, 999_999, 1.25e9)] == ["999 B", "1.0 MB", "1.2 GB"]
+    assert [said(in_seconds, time) for time in (0.0123, 9.996, 4321.0)] == ["12.3 ms", "10.0 s", "4,321 s"]

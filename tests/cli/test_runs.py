@@ -1,0 +1,143 @@
+"""`simulate`, `explain`, `report` and `topology` in this process: what they leave behind and what they print."""
+
+import os
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.cli.conftest import Command
+
+
+def test_a_simulated_run_leaves_a_whole_record(decentral: Command, small: Path) -> None:
+    result = decentral("simulate", str(small), "--out", "run", "--json")
+    assert result.code == 0
+    run = small.parent / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "comparison.json", "config.json", "metrics.jsonl", "models", "topology.json", "versions.json",
+    }  # fmt: skip
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1 + 12 // 4
+    models = [load_file(run / "models" / f"node-{node}.safetensors") for node in range(4)]
+    assert {name: tuple(t.shape) for name, t in models[0].items()} == {
+        "1.weight": (16, 64), "1.bias": (16,), "3.weight": (10, 16), "3.bias": (10,),
+    }  # fmt: skip
+    assert any((models[0][name] != models[1][name]).any() for name in models[0])  # every node's model is its own
+    (method,) = result.json["methods"]
+    assert method["name"] == "dsgd ring"
+    assert method["per_seed"][0]["final_accuracy"] > 0.5
+
+
+def test_explain_foretells_the_bytes_that_a_run_counts(decentral: Command, small: Path) -> None:
+    for override in ("algorithm.every=1", "algorithm.every=3", "algorithm.order=adapt-while-communicate"):
+        plan = decentral("explain", str(small), "-s", override, "--json").json
+        run = decentral("simulate", str(small), "-s", override, "--json").json
+        foretold = plan["methods"][0]["bytes_per_round_busiest_node"] * plan["rounds"]
+        assert foretold == run["methods"][0]["bytes_per_node"]
+
+
+def test_explain_draws_and_tells_how_to_launch(decentral: Command, small: Path) -> None:
+    out = decentral("explain", str(small)).out
+    assert "spectral gap 0.6667" in out
+    assert f"decentral train {small} --nproc 4" in out
+    assert "torchrun --nnodes 4" in out
+
+
+def test_a_run_folder_is_never_written_over(decentral: Command, small: Path) -> None:
+    assert decentral("simulate", str(small), "--out", "run").code == 0
+    before = (small.parent / "run" / "metrics.jsonl").read_bytes()
+    again = decentral("simulate", str(small), "--out", "run")
+    assert again.code == 2
+    assert "run exists and is not empty" in again.line
+    assert (small.parent / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_report_of_a_run(decentral: Command, small: Path) -> None:
+    decentral("simulate", str(small), "--out", "run")
+    result = decentral("report", "run", "--json")
+    assert result.code == 0
+    page = Path(result.json["report"]).read_text()
+    assert "dsgd ring" in page
+    nothing = decentral("report", "nowhere")
+    assert nothing.code == 2
+    assert "nowhere" in nothing.line
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(decentral: Command, small: Path) -> None:
+    result = decentral("simulate", str(small), "-s", "optimizer.lr=1e9", "--out", "run", "--json")
+    assert result.code == 5
+    assert "diverged in round" in result.json["error"]
+    assert (small.parent / "run" / "metrics.jsonl").exists()
+    assert "diverged" in decentral("report", "run").out
+
+
+def test_ddp_has_no_simulated_nodes(decentral: Command, small: Path) -> None:
+    result = decentral("simulate", str(small), "-s", "algorithm=ddp")
+    assert result.code == 2
+    assert "decentral train" in result.line
+    assert not (small.parent / "runs").exists()
+
+
+def test_a_users_graph_outside_the_repository(decentral: Command, small: Path) -> None:
+    (small.parent / "graphs").mkdir()
+    (small.parent / "graphs" / "wheel.py").write_text(
+        'import networkx as nx\n\ndef build(nodes, *, hub: int = 0):\n    """A wheel."""\n'
+        "    return nx.relabel_nodes(nx.wheel_graph(nodes), {0: hub, hub: 0})\n"
+    )
+    result = decentral("simulate", str(small), "-s", "topology={name: ./graphs/wheel.py, hub: 2}", "--json")
+    assert result.code == 0
+    (summary,) = result.json["topologies"].values()
+    assert summary["max_degree"] == 3
+    wrong = decentral("simulate", str(small), "-s", "topology={name: ./graphs/wheel.py, hub: two}")
+    assert wrong.code == 2
+    assert "topology.hub" in wrong.line
+
+
+def test_a_users_own_data_and_model(decentral: Command, small: Path) -> None:
+    (small.parent / "my_task.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "def load(samples: int):\n"
+        "    x = torch.randn(samples, 5, generator=torch.Generator().manual_seed(0))\n"
+        "    y = (x.sum(1) > 0).long()\n"
+        "    return x, y, x[:50], y[:50]\n\n"
+        "def build():\n    return nn.Linear(5, 2)\n"
+    )
+    overrides = ("-s", "data={name: my_task:load, samples: 200}", "-s", "model=my_task:build")
+    result = decentral("simulate", str(small), *overrides, "--json")
+    assert result.code == 0
+    assert result.json["parameters"] == 12
+    assert result.json["methods"][0]["final_accuracy"] > 0.8
+
+
+def test_quadratics_are_scored_by_their_loss(decentral: Command, small: Path) -> None:
+    overrides = ["data=quadratics", "model={name: linear, bias: false}", "dtype=float64", "target=1", "partition=null"]
+    result = decentral("simulate", str(small), *(word for key in overrides for word in ("-s", key)), "--json")
+    assert result.code == 0, result.err
+    (method,) = result.json["methods"]
+    assert result.json["score"] == "test_loss"
+    assert method["final_accuracy"] is None
+    assert method["final_test_loss"] > 0
+
+
+def test_the_gallery_is_listed_and_shown(decentral: Command) -> None:
+    names = decentral("topology", "list", "--json").json
+    assert {"ring", "torus", "complete", "star", "exponential", "hypercube", "davis"} <= set(names)
+    shown = decentral("topology", "show", "torus", "--nodes", "32", "-s", "rows=4", "--json").json
+    assert shown["ln"] == pytest.approx(-0.6, abs=1e-3)
+    assert "spectral gap" in decentral("topology", "show", "ring", "--nodes", "8").out
+    wrong = decentral("topology", "show", "rnig")
+    assert wrong.code == 2
+    assert "did you mean 'ring'" in wrong.line
+
+
+def test_half_a_launchers_environment_is_told(decentral: Command, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "RANK", "0")
+    result = decentral("train", str(small))
+    assert result.code == 3
+    assert "WORLD_SIZE" in result.line
+
+
+def test_another_number_of_processes_than_nodes(decentral: Command, small: Path) -> None:
+    result = decentral("train", str(small), "--nproc", "3")
+    assert result.code == 2
+    assert "-s nodes=3" in result.line
+    assert not (small.parent / "runs").exists()

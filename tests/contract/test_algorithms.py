@@ -1,0 +1,270 @@
+"""The common battery: whoever enters ALGORITHMS enters CASES and is held to the same contract."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decentral.algorithms import ALGORITHMS
+from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.local import LocalOptimizer
+from decentral.peer import Layout, Peer
+from decentral.transport.driver import LossAndGradient
+from decentral.transport.dry import DryNode
+from decentral.transport.lockstep import LockstepDriver
+from decentral.transport.world import World
+from tests.contract import oracle
+from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
+from tests.contract.ranks import on_ranks
+from tests.contract.runs import Recorder, Run, kept, play, same, sgd, simulate
+
+Bytes = Callable[[int, int, int, int], int]
+"""bytes(rounds, degree, nodes, bytes of the flat vector): what a node sends in all."""
+
+
+def gossip_bytes(rounds: int, degree: int, nodes: int, size: int, every: int = 1) -> int:
+    """One vector to each neighbor in each mixing round: a header of 64 bytes, and the vector in whole 8 bytes."""
+    return rounds // every * degree * (64 + (size + 7) // 8 * 8)
+
+
+def ring_all_reduce_bytes(rounds: int, degree: int, nodes: int, size: int) -> int:
+    return rounds * round(2 * (nodes - 1) / nodes * size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One way to set an algorithm up, and what it must do.
+
+    Attributes:
+        equations: its oracle.
+        bytes_sent: its formula.
+        settings: of the algorithm.
+        tolerance: between transports; None for bitwise, where no engine owns the order of a sum.
+    """
+
+    equations: oracle.Equations
+    bytes_sent: Bytes
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float | None = None
+
+
+def dsgd(order: str, every: int) -> Case:
+    equations = getattr(oracle, order.replace("-", "_"))
+    return Case(
+        settings={"order": order, "every": every},
+        equations=partial(equations, every=every),
+        bytes_sent=partial(gossip_bytes, every=every),
+    )
+
+
+CASES: dict[str, dict[str, Case]] = {
+    "dsgd": {
+        "atc": dsgd("adapt-then-combine", every=1),
+        "atc every 3": dsgd("adapt-then-combine", every=3),
+        "cta": dsgd("combine-then-adapt", every=1),
+        "cta every 3": dsgd("combine-then-adapt", every=3),
+        "awc": dsgd("adapt-while-communicate", every=1),
+        "awc every 3": dsgd("adapt-while-communicate", every=3),
+    },
+    "allreduce": {
+        "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6),
+    },
+}
+
+ALL = [pytest.param(name, case, id=f"{name} {label}") for name, cases in CASES.items() for label, case in cases.items()]
+every_case = pytest.mark.parametrize(("name", "case"), ALL)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+DECAYING_MOMENTUM = {"momentum": 0.9, "weight_decay": 0.1}
+OPTIMIZERS = {
+    "plain": sgd(0.05),
+    "momentum": sgd(0.02, **DECAYING_MOMENTUM),
+    "nesterov": sgd(0.02, nesterov=True, **DECAYING_MOMENTUM),
+    "adamw": LocalOptimizer(torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
+}
+every_optimizer = pytest.mark.parametrize("local", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def built(name: str, case: Case, local: LocalOptimizer) -> Algorithm:
+    return ALGORITHMS[name](local=local, **case.settings)
+
+
+def common_start(problem: Quadratics) -> np.ndarray:
+    """All rows equal, as a run begins; the baselines are defined from there only."""
+    return np.repeat(problem.starts()[:1], problem.nodes, axis=0)
+
+
+def test_every_algorithm_is_tested() -> None:
+    assert CASES.keys() == ALGORITHMS.keys()
+
+
+@pytest.mark.parametrize(
+    "on", ["ring-8", "ring-9", "ring-16", "star-32", "tree-31", "torus-4x8", "hypercube-32", "complete-8", "social-32"]
+)
+@pytest.mark.parametrize("options", [{}, DECAYING_MOMENTUM], ids=["plain", "momentum"])
+@every_case
+def test_it_computes_its_equations(name: str, case: Case, options: dict[str, float], on: str) -> None:
+    topology, rounds, lr = graph(on), 50, 0.02
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
+    start = common_start(problem)
+    run = simulate(built(name, case, sgd(lr, **options)), topology, problem.answers(), start, rounds)
+    expected = case.equations(start, dense(topology), problem.gradients(), oracle.Sgd(lr=lr, **options), rounds)
+    np.testing.assert_allclose(run.final, expected, rtol=0, atol=1e-10)
+
+
+@every_optimizer
+@every_case
+def test_no_answer_is_kept_beyond_its_step(name: str, case: Case, local: LocalOptimizer) -> None:
+    """Drivers use the memory of gradients and received payloads again: a State that holds an alias would change."""
+    problem = Quadratics.draw(8, noisy_rounds=9)
+    clean, poisoned = (
+        simulate(
+            built(name, case, local),
+            graph("ring-8"),
+            problem.answers(),
+            common_start(problem),
+            9,
+            layout=LAYOUTS["many blocks"],
+            poison=poison,
+        )
+        for poison in (False, True)
+    )
+    assert all(same(clean.states[node], poisoned.states[node]) for node in clean.states)
+    assert np.isfinite(clean.models).all()
+
+
+@every_case
+def test_it_is_deterministic(name: str, case: Case) -> None:
+    problem = Quadratics.draw(31, noisy_rounds=9)
+    algorithm, start = built(name, case, OPTIMIZERS["momentum"]), common_start(problem)
+    one, other = (simulate(algorithm, graph("tree-31"), problem.answers(), start, 9) for _ in range(2))
+    assert all(same(one.states[node], other.states[node]) for node in one.states)
+    assert one.models.tobytes() == other.models.tobytes()
+
+
+@every_case
+def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
+    """The loop, the model's parameters and the optimizer hold views of x: a step that puts another in its place would
+    go on training what nobody looks at."""
+    problem = Quadratics.draw(1)
+    x = torch.from_numpy(problem.starts()[0])
+    algorithm = built(name, case, OPTIMIZERS["momentum"])
+    peer = Peer(0, 1, lambda turn: alone(1).row(0), LAYOUTS["many blocks"])
+    state, driver = algorithm.init(x, peer), LockstepDriver(problem.answers())
+    for peer.round in range(4):
+        before = x.clone()
+        driver.advance({0: algorithm.step(state, peer)}, peer.round)
+        assert state.x is x
+        assert not torch.equal(x, before)
+
+
+@every_layout
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("local", [OPTIMIZERS["momentum"], OPTIMIZERS["adamw"]], ids=["momentum", "adamw"])
+@every_case
+def test_real_ranks_give_the_same_bits(
+    name: str, case: Case, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
+) -> None:
+    topology, rounds = graph("path-4"), 7
+    problem = Quadratics.draw(4, noisy_rounds=rounds)
+    algorithm, starts = built(name, case, local), torch.from_numpy(common_start(problem)).to(dtype)
+    simulated = simulate(algorithm, topology, problem.answers(dtype), starts, rounds, layout=layout)
+
+    def work(world: World) -> Run:
+        driver = world.driver(topology, problem.gradient(world.rank, dtype), run=7, epoch=1)
+        try:
+            return play(algorithm, driver, topology, starts, rounds, layout)
+        finally:
+            driver.close()
+
+    for rank, run in enumerate(on_ranks(4, work)):
+        assert same(run.states[rank], simulated.states[rank], case.tolerance)
+        assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("on", ["path-4", "star-32"])
+@every_case
+def test_bytes_are_known_before_the_run(name: str, case: Case, on: str, dtype: torch.dtype) -> None:
+    """Lockstep, a dry run and the formula agree; that ranks send the same is seen where ranks run."""
+    topology, rounds = graph(on), 8
+    problem = Quadratics.draw(topology.nodes)
+    algorithm, starts = built(name, case, OPTIMIZERS["momentum"]), torch.from_numpy(common_start(problem)).to(dtype)
+    run = simulate(algorithm, topology, problem.answers(dtype), starts, rounds)
+    for node in range(topology.nodes):
+        dry = DryNode(topology.nodes)
+        play_dry(algorithm, dry, Peer(node, topology.nodes, partial(topology.row, node), LAYOUTS["one block"]), rounds)
+        size = DIMENSION * dtype.itemsize
+        formula = case.bytes_sent(rounds, len(topology.neighbors(node)), topology.nodes, size)
+        assert run.bytes_sent[node] == formula
+        assert dtype is torch.float64 or dry.bytes_sent == formula
+
+
+def play_dry(algorithm: Algorithm, dry: DryNode, peer: Peer, rounds: int) -> None:
+    state = algorithm.init(torch.empty(DIMENSION, device="meta"), peer)
+    for peer.round in range(rounds):
+        dry.advance(algorithm.step(state, peer))
+
+
+@every_case
+def test_payloads_have_the_same_shapes_in_every_round(name: str, case: Case) -> None:
+    """Receivers allocate before the run, and what the sender's frame holds is checked against the receiver's own."""
+    problem = Quadratics.draw(31)
+    run = simulate(
+        built(name, case, OPTIMIZERS["momentum"]), graph("tree-31"), problem.answers(), common_start(problem), 7
+    )
+    for posted in run.posted:
+        assert len({str(shapes) for shapes in posted.values()}) == 1
+    assert len({str(posted) for posted in run.posted if any(posted.values())}) <= 1
+
+
+@every_optimizer
+@every_layout
+@every_case
+def test_one_node_alone_is_plain_torch(name: str, case: Case, layout: Layout, local: LocalOptimizer) -> None:
+    problem, rounds = Quadratics.draw(1, noisy_rounds=20), 20
+    run = simulate(built(name, case, local), alone(1), problem.answers(), problem.starts(), rounds, layout=layout)
+    expected, optimizer_state = trained_by_torch(problem, layout, local, rounds)
+    assert torch.equal(run.states[0].x, expected)
+    local_state = kept(run.states[0].local)
+    assert local_state.keys() == optimizer_state.keys()
+    assert all(
+        torch.equal(torch.as_tensor(local_state[key]), torch.as_tensor(optimizer_state[key])) for key in local_state
+    )
+
+
+def trained_by_torch(
+    problem: Quadratics, layout: Layout, local: LocalOptimizer, rounds: int
+) -> tuple[Tensor, dict[str, Any]]:
+    """The parameters, put together, and the optimizer's state after an ordinary torch loop over separate tensors."""
+    start, gradient = torch.from_numpy(problem.starts()[0]), problem.gradient(0)
+    parameters = [torch.nn.Parameter(block.of(start).clone()) for block in layout]
+    optimizer = local.factory(parameters, **local.options)
+    for _ in range(rounds):
+        answer: LossAndGradient = gradient(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+        for parameter, block in zip(parameters, layout, strict=True):
+            parameter.grad = block.of(answer.gradient).clone()
+        optimizer.step()
+    return torch.cat([p.detach().reshape(-1) for p in parameters]), kept(optimizer.state_dict()["state"])
+
+
+@pytest.mark.parametrize("lr", [0.05, 100.0], ids=["converging", "diverging"])
+@pytest.mark.parametrize("on", ["ring-8", "star-32", "social-32"])
+@every_case
+def test_the_mean_moves_by_the_mean_gradient(name: str, case: Case, on: str, lr: float) -> None:
+    """Gossip keeps the mean, so in each round it moves by exactly -lr mean(g), to rounding, even on the way to 1e60."""
+    topology, rounds = graph(on), 30
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
+    recorders = [Recorder.of(gradient) for gradient in problem.answers()]
+    run = simulate(built(name, case, sgd(lr)), topology, recorders, common_start(problem), rounds)
+    grads = np.stack([torch.stack(recorder.answers).numpy() for recorder in recorders], axis=1)
+    means = run.models.mean(axis=1)
+    error = np.abs(means[1:] - (means[:-1] - lr * grads.mean(axis=1))).max(axis=1)
+    scale = np.maximum(np.abs(run.models[:-1]).max(axis=(1, 2)), lr * np.abs(grads).max(axis=(1, 2)))
+    assert (error <= 1e-12 * scale).all()
+    assert (scale[-1] > 1e60) == (lr == 100.0)

@@ -1,0 +1,337 @@
+"""The waist: a closed vocabulary of effects whose answers a type checker knows, and what a step may not await."""
+
+import asyncio
+import inspect
+import types
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mypy import api
+from torch import Tensor
+
+from decentral import peer as waist
+from decentral.peer import Block, Effect, Exchange, Gradient, LossAndGradient, Peer, Post, Ticket, weighted_sum
+from decentral.topology.mixing import Row
+from decentral.transport.driver import Driver
+from decentral.transport.lockstep import LockstepDriver
+from decentral.transport.rank import RankDriver
+
+VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Send", "Receive", "Poll", "AllReduce"}
+
+
+def no_gradient(at: Tensor) -> LossAndGradient:
+    return LossAndGradient(torch.zeros(()), torch.zeros_like(at))
+
+
+def lockstep() -> Driver:
+    return LockstepDriver([no_gradient])
+
+
+def rank() -> Driver:
+    return RankDriver(0, 1, {}, no_gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
+
+
+DRIVERS = [lockstep, rank]
+
+
+def alone(node: int = 0, seed: int = 0) -> Peer:
+    return Peer(node, 1, rows=lambda turn: Row(node, {node: 1.0}), seed=seed)
+
+
+# What mypy must infer, line by line: the answer of each effect, and of each method of the peer.
+INFERRED = """
+from collections.abc import Mapping
+from typing import assert_type
+from torch import Tensor
+from decentral.peer import *
+from decentral.peer import Arrival, Letter, Payload
+
+async def effects(x: Tensor, ticket: Ticket) -> None:
+    assert_type(await Gradient(x), LossAndGradient)
+    assert_type(await Exchange((x,), (1,)), Mapping[int, Payload])
+    assert_type(await Post((x,), (1,)), Ticket)
+    assert_type(await Collect(ticket), Mapping[int, Payload])
+    assert_type(await Send(1, (x,)), None)
+    assert_type(await Receive(), Letter)
+    assert_type(await Poll(), Mapping[int, Arrival])
+    assert_type(await AllReduce(x), Tensor)
+
+async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
+    assert_type(await peer.gradient(x), LossAndGradient)
+    assert_type(await peer.exchange((x,)), Mapping[int, Payload])
+    assert_type(await peer.post((x,), 2), Ticket)
+    assert_type(await peer.collect(ticket), Mapping[int, Payload])
+    assert_type(await peer.all_reduce(x), Tensor)
+    assert_type(await peer.mix(x), Tensor)
+    assert_type(await peer.mix_(x, turn=3), Tensor)
+"""
+
+# Each line is a mistake that an author of algorithms could make; each must be an error of its own.
+MISTAKES = """
+from torch import Tensor
+from decentral.peer import AllReduce, Exchange, Gradient, Peer, Post
+
+async def mistakes(x: Tensor, peer: Peer) -> None:
+    loss, gradient, more = await peer.gradient(x)
+    a: Tensor = peer.gradient(x)
+    b: Tensor = await peer.exchange((x,))
+    c: Tensor = (await Post((x,), (1,))).payload
+    await peer.collect(3)
+    await peer.exchange(x)
+    await Exchange((x,), "1")
+    d: float = await AllReduce(x)
+    await x
+    peer.bytes_sent
+"""
+
+
+def mypy(tmp_path: Path, text: str) -> tuple[list[int], str]:
+    """The lines that mypy --strict finds fault with, and what it says."""
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(text)
+    config = Path(__file__).parents[1] / "pyproject.toml"
+    out, err, _ = api.run([f"--config-file={config}", "--strict", "--no-error-summary", str(snippet)])
+    found = [line.split(":")[1] for line in out.splitlines() if "snippet.py" in line and ": error:" in line]
+    return sorted({int(number) for number in found}), out + err
+
+
+@pytest.mark.timeout(300)
+def test_mypy_infers_the_answer_of_every_effect_and_refuses_the_wrong_use(tmp_path: Path) -> None:
+    """`answer = await effect` is typed by Effect.__await__ alone. If its send type were not the answer's type (mypy
+    then infers Any), every wrong use of an answer would pass --strict in silence; so mistakes are tested too.
+    """
+    asked = set(VOCABULARY)
+    for line in INFERRED.splitlines():
+        asked -= {name for name in asked if f"await {name}(" in line}
+    assert not asked, f"no assert_type for {asked}"
+    (tmp_path / "good").mkdir()
+    good, said = mypy(tmp_path / "good", INFERRED)
+    assert good == [], said
+    mistakes = [number for number, line in enumerate(MISTAKES.splitlines(), 1) if line.startswith("    ")]
+    found, said = mypy(tmp_path, MISTAKES)
+    assert found == mistakes, said
+
+
+def test_the_vocabulary_is_closed() -> None:
+    defined = {name for name, value in vars(waist).items() if inspect.isclass(value) and issubclass(value, Effect)}
+    assert defined - {"Effect"} == VOCABULARY
+
+
+def test_effects_are_frozen_and_without_a_dictionary() -> None:
+    effect = Exchange((torch.zeros(2),), (1,))
+    with pytest.raises(AttributeError):
+        effect.neighbors = (2,)  # type: ignore[misc]
+    assert not hasattr(effect, "__dict__")
+
+
+class YieldsAnInteger:
+    def __await__(self) -> Generator[int, None, None]:
+        yield 7
+
+
+@types.coroutine
+def yields_nothing() -> Generator[None, None, None]:
+    yield
+
+
+async def plain_coroutine() -> None:
+    await yields_nothing()
+
+
+FOREIGN: dict[str, Callable[[], Awaitable[object]]] = {
+    "asyncio.sleep(0)": lambda: asyncio.sleep(0),
+    "asyncio.sleep(1)": lambda: asyncio.sleep(1),
+    "an integer": YieldsAnInteger,
+    "a plain coroutine": plain_coroutine,
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN.keys())
+@pytest.mark.filterwarnings("error")
+def test_awaiting_anything_else_fails_at_once(
+    driver: Callable[[], Driver], foreign: Callable[[], Awaitable[object]]
+) -> None:
+    """`await asyncio.sleep(0)` yields None, which a driver could take for an effect that needs no answer: the step
+    would go on, and its author believe that asyncio runs here. So every foreign yield is an error, raised where the
+    step can no longer go on, in words that say what is allowed.
+    """
+    went_on = []
+
+    async def my_step() -> Tensor:
+        try:
+            await foreign()
+            went_on.append("after")
+        finally:
+            went_on.append("closed")
+        return torch.zeros(())
+
+    with pytest.raises(TypeError) as caught:
+        driver().advance({0: my_step()}, 0)
+    message = str(caught.value)
+    assert "my_step awaited" in message
+    assert "may await effects only" in message
+    assert "methods of its peer" in message
+    assert went_on == ["closed"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_each_allowed_effect_is_named_once(driver: Callable[[], Driver]) -> None:
+    """A dataclass with slots is made twice, and the first class stays among Effect's subclasses until a collection:
+    the message listed `AllReduce, AllReduce, Collect, Collect, ...`.
+    """
+
+    async def step() -> Tensor:
+        await asyncio.sleep(0)
+        return torch.zeros(())
+
+    with pytest.raises(TypeError) as caught:
+        driver().advance({0: step()}, 0)
+    listed = str(caught.value).partition("(")[2].partition(")")[0].split(", ")
+    assert listed == sorted(VOCABULARY)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_tensor_cannot_be_awaited(driver: Callable[[], Driver]) -> None:
+    async def step() -> Tensor:
+        return await torch.zeros(())  # type: ignore[misc, no-any-return]
+
+    with pytest.raises(TypeError, match="Tensor can't be used in 'await'"):
+        driver().advance({0: step()}, 0)
+
+
+def test_an_async_generator_is_no_step() -> None:
+    async def step() -> AsyncGenerator[Tensor, None]:
+        yield torch.zeros(())
+
+    with pytest.raises((TypeError, AttributeError)):
+        lockstep().advance({0: step()}, 0)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("change", [lambda x: x.add_(1), lambda x: x[1:].zero_(), lambda x: x.view(2, 2).mul_(2)])
+def test_a_payload_that_changed_before_its_collect_is_refused(
+    driver: Callable[[], Driver], change: Callable[[Tensor], object]
+) -> None:
+    """The lockstep driver copies a payload when it is posted, a zero-copy transport sends it while the step computes:
+    a change in between gives two results. Both drivers refuse it, writes through views included.
+    """
+
+    async def step() -> Tensor:
+        x = torch.ones(4)
+        ticket = await alone().post((x,))
+        change(x)
+        await alone().collect(ticket)
+        return torch.zeros(())
+
+    with pytest.raises(RuntimeError, match="node 0 changed a payload between Post and Collect; post a clone"):
+        driver().advance({0: step()}, 0)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_optimizer_step_before_the_collect_is_refused(driver: Callable[[], Driver]) -> None:
+    """A local optimizer writes through parameters that are views of the posted vector: the likeliest way of all."""
+
+    async def step() -> Tensor:
+        x = torch.ones(4)
+        parameter = torch.nn.Parameter(x[:2])
+        parameter.grad = torch.ones(2)
+        ticket = await alone().post((x,))
+        torch.optim.SGD([parameter], lr=0.1).step()
+        await alone().collect(ticket)
+        return torch.zeros(())
+
+    with pytest.raises(RuntimeError, match="changed a payload"):
+        driver().advance({0: step()}, 0)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_payload_may_be_read_meanwhile_and_changed_afterwards(driver: Callable[[], Driver]) -> None:
+    async def step() -> Tensor:
+        x = torch.ones(4)
+        ticket = await alone().post((x,))
+        copy = x + 1
+        await alone().collect(ticket)
+        return (x.add_(1) - copy).abs().sum()
+
+    assert driver().advance({0: step()}, 0)[0] == 0
+
+
+def test_neighbors_are_the_row_without_its_own_node() -> None:
+    assert Row(2, {0: 0.25, 2: 0.5, 5: 0.25}).neighbors == (0, 5)
+    assert Row(2, {2: 1.0}).neighbors == ()
+
+
+def test_a_turn_is_the_round_unless_given() -> None:
+    asked: list[int] = []
+
+    def rows(turn: int) -> Row:
+        asked.append(turn)
+        return Row(0, {0: 0.5, turn + 1: 0.5})
+
+    peer = Peer(0, 9, rows, round=4)
+    effect = peer.exchange((torch.zeros(1),)).send(None)
+    assert isinstance(effect, Exchange)
+    assert effect.neighbors == (5,)
+    effect = peer.post((torch.zeros(1),), turn=1).send(None)
+    assert isinstance(effect, Post)
+    assert effect.neighbors == (2,)
+    assert asked == [4, 1]
+
+
+def test_a_block_is_a_view_of_its_own_shape() -> None:
+    flat = torch.arange(10.0)
+    assert Block("weight", (2, 3), 1).of(flat).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert Block("scale", (), 7).of(flat).shape == ()
+    assert Block("empty", (0, 3), 10).of(flat).shape == (0, 3)
+    Block("bias", (3,), 7).of(flat).zero_()
+    assert flat[7:].tolist() == [0, 0, 0]
+
+
+def test_generators_differ_by_seed_node_and_purpose_and_repeat() -> None:
+    def drawn(seed: int, node: int, purpose: str) -> tuple[float, ...]:
+        return tuple(torch.rand(4, generator=alone(node, seed).generator(purpose)).tolist())
+
+    streams = [(seed, node, purpose) for seed in (0, 1) for node in (0, 1, 7) for purpose in ("quantize", "drop")]
+    draws = {drawn(*each) for each in streams}
+    assert len(draws) == len(streams)
+    assert {drawn(*each) for each in streams} == draws
+
+
+def test_weights_are_summed_in_ascending_order_whatever_the_order_of_arrival() -> None:
+    """Sums of floats depend on their order: (1e8 + 1) - 1e8 is 0 in float32, (1e8 - 1e8) + 1 is 1. Messages arrive in
+    any order, so drivers agree bitwise only if the order is the nodes'.
+    """
+    vectors = {0: torch.tensor([1e8]), 1: torch.tensor([1.0]), 2: torch.tensor([-1e8])}
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        shuffled = {node: vectors[node] for node in order}
+        weights = dict.fromkeys(reversed(order), 1.0)
+        assert weighted_sum(weights, shuffled, out=torch.empty(1)).item() == 0.0
+
+
+def test_a_gradient_effect_runs_without_any_driver() -> None:
+    """A driver is a loop around send: nothing else drives a step, no event loop either."""
+
+    async def step() -> Tensor:
+        return (await alone().gradient(torch.ones(2))).loss
+
+    running: Iterator[Any] = step().__await__()
+    asked = next(running)
+    assert isinstance(asked, Gradient)
+    with pytest.raises(StopIteration) as done:
+        running.send(LossAndGradient(torch.tensor(3.0), torch.zeros(2)))  # type: ignore[attr-defined]
+    assert done.value.value == 3.0
+
+
+def test_tickets_of_one_node_differ() -> None:
+    tickets: list[Ticket] = []
+
+    async def step() -> Tensor:
+        tickets.extend([await alone().post((torch.zeros(1),)) for _ in range(3)])
+        return torch.zeros(())
+
+    lockstep().advance({0: step()}, 0)
+    assert len(set(tickets)) == 3
