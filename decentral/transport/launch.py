@@ -63,7 +63,9 @@ def leave_word(reason: str) -> None:
 
 
 def _verdict(failures: Mapping[int, ProcessFailure]) -> Ending:
-    rank, first = min(failures.items(), key=lambda item: (item[1].timestamp, item[0]))
+    # torchrun ends whoever is left with SIGTERM once one has failed: that one is never the cause.
+    causes = {rank: failure for rank, failure in failures.items() if failure.exitcode != -signal.SIGTERM} or failures
+    rank, first = min(causes.items(), key=lambda item: (item[1].timestamp, item[0]))
     if first.exitcode >= 0:
         return Ending(first.exitcode, first.message)
     if -first.exitcode == signal.SIGINT:

@@ -1,7 +1,8 @@
 """The lockstep simulator: all nodes in one process, round by round. It is the oracle of every other driver.
 
 Each node is advanced until it asks for something; whatever can be answered is answered, in ascending order of nodes.
-Messages between two nodes are matched first in, first out, as on a link.
+Messages between two nodes match if both ends began them at the same place: their n-th exchange of the same round, as
+the frames of a link say it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,8 @@ class DeadlockError(RuntimeError):
 class _Posted:
     payload: Payload
     versions: tuple[int, ...]
-    awaited: dict[int, int]  # neighbor: which of its messages to me
+    neighbors: tuple[int, ...]
+    place: tuple[int, int]  # the round, and how many exchanges the node began in it before
 
 
 class LockstepDriver(Driver):
@@ -52,8 +54,9 @@ class LockstepDriver(Driver):
         self._gradients = gradients
         self._poison = poison
         self._answered: list[Tensor] = []
-        self._mail: dict[tuple[int, int, int], Payload] = {}  # (sender, receiver, sequence)
-        self._sequence: dict[tuple[int, int], int] = {}  # (node, neighbor): exchanges begun
+        self._mail: dict[tuple[int, int, tuple[int, int]], Payload] = {}  # (sender, receiver, place)
+        self._round = 0
+        self._exchanges: dict[int, int] = {}  # by each node, begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
 
@@ -70,6 +73,7 @@ class LockstepDriver(Driver):
         return losses
 
     def _advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
+        self._round, self._exchanges = round, dict.fromkeys(self.hosted, 0)
         losses: dict[int, Tensor] = {}
         waiting: dict[int, Effect[Any]] = {}
         answers: dict[int, object] = dict.fromkeys(sorted(steps))
@@ -117,30 +121,30 @@ class LockstepDriver(Driver):
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
 
     def _post(self, node: int, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
-        awaited = {}
+        place = self._round, self._exchanges[node]
+        self._exchanges[node] += 1
         for neighbor in neighbors:
-            sequence = self._sequence.get((node, neighbor), 0)
-            self._sequence[node, neighbor] = sequence + 1
-            self._mail[node, neighbor, sequence] = tuple(tensor.clone() for tensor in payload)
-            awaited[neighbor] = sequence
+            self._mail[node, neighbor, place] = tuple(tensor.clone() for tensor in payload)
         self.bytes_sent[node] += len(neighbors) * (HEADER_BYTES + payload_bytes(payload))
         self._tickets += 1
         ticket = Ticket(self._tickets)
-        self._posted[ticket] = _Posted(payload, versions(payload), awaited)
+        self._posted[ticket] = _Posted(payload, versions(payload), neighbors, place)
         return ticket
 
     def _collect(self, node: int, ticket: Ticket) -> object:
         posted = self._posted[ticket]
-        expected = {neighbor: (neighbor, node, sequence) for neighbor, sequence in posted.awaited.items()}
-        if any(key not in self._mail for key in expected.values()):
+        if self._missing(node, posted):
             return _NOT_YET
         check_untouched(posted.payload, posted.versions, node)
         del self._posted[ticket]
-        received = {neighbor: self._mail.pop(key) for neighbor, key in sorted(expected.items())}
+        received = {neighbor: self._mail.pop((neighbor, node, posted.place)) for neighbor in sorted(posted.neighbors)}
         for neighbor, payload in received.items():
             _check_alike(payload, neighbor, posted.payload, node)
         self._answered += [tensor for payload in received.values() for tensor in payload]
         return received
+
+    def _missing(self, node: int, posted: _Posted) -> list[int]:
+        return [neighbor for neighbor in posted.neighbors if (neighbor, node, posted.place) not in self._mail]
 
     def _all_reduced(self, vectors: list[Tensor]) -> dict[int, object]:
         mean = _mean(vectors)
@@ -160,9 +164,7 @@ class LockstepDriver(Driver):
         def reason(node: int, asked: Effect[Any]) -> str:
             if not isinstance(asked, Collect):
                 return f"node {node} waits in {type(asked).__name__}"
-            awaited = self._posted[asked.ticket].awaited
-            missing = [j for j, sequence in awaited.items() if (j, node, sequence) not in self._mail]
-            return f"node {node} waits for node {missing[0]}"
+            return f"node {node} waits for node {self._missing(node, self._posted[asked.ticket])[0]}"
 
         return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
 
@@ -174,7 +176,6 @@ class LockstepDriver(Driver):
 
     def close(self) -> None:
         self._mail.clear()
-        self._sequence.clear()
         self._posted.clear()
         self._answered.clear()
 

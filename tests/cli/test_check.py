@@ -92,7 +92,7 @@ def test_a_yaml_alias_bomb(decentral: Command, small: Path) -> None:
         ("topology.degre=3", "topology.degre: unknown key"),
         ("optimizer.momentun=0.9", "optimizer.momentun: unknown key; did you mean 'momentum'?"),
         ("optimizer.name=torch.optim.SDG", "did you mean 'SGD'?"),
-        ("optimizer.name=torch.optim.LBFGS", "without a closure"),
+        ("optimizer={name: torch.optim.LBFGS}", "without a closure"),
         ("optimizer.momentum=-1", "Invalid momentum value"),
         ("model=mlpp", "did you mean 'mlp'?"),
         ("model.hidden=[0]", "model.hidden.0"),
