@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from decentral.errors import DecentralError
 
@@ -52,13 +52,15 @@ def fail(error: DecentralError) -> int:
 
 def told(row: "Evaluation") -> str:
     """An evaluation in one line."""
-    score = f"accuracy {row.accuracy:.4f}" if row.accuracy is not None else f"test loss {_number(row.test_loss)}"
-    if row.node_accuracy is not None:
-        score += f" (worst node {min(row.node_accuracy):.4f})"
+    worst = f" (worst node {min(row.node_accuracy):.4f})" if row.node_accuracy is not None else ""
     return (
-        f"round {row.round}  loss {_number(row.loss)}  {score}  "
+        f"round {row.round}  loss {_number(row.loss)}  {_score(row)}{worst}  "
         f"consensus distance {_number(row.consensus_distance)}  {row.seconds:.1f} s"
     )
+
+
+def _score(row: "Evaluation") -> str:
+    return f"accuracy {row.accuracy:.4f}" if row.accuracy is not None else f"test loss {_number(row.test_loss)}"
 
 
 def _number(value: float | None) -> str:
@@ -77,7 +79,8 @@ class RunProgress:
         if self._bars is not None:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=self._total, state="")
-            self._bars.update(self._tasks[name], completed=row.round, state=told(row))
+            self._bars.update(self._tasks[name], completed=row.round, state=f"{_score(row)}  {row.seconds:.1f} s")
+            self._bars.refresh()
         elif monotonic() - self._last >= LINE_EVERY_S or row.round == self._total:
             complain(f"{name}: {told(row)}")
             self._last = monotonic()
@@ -91,10 +94,10 @@ def progress(total: int, shown: bool = True) -> Iterator[RunProgress]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # Drawn at evaluations only: a thread that redraws would run on the training clock.
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bars:
         yield RunProgress(bars, total)

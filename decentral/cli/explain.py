@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from decentral.topology.analysis import Analysis
 
 
+PICTURE = (48, 20)
+"""Columns and lines of a graph's picture."""
+
+
 def explain(file: File, set_: Overrides = None, json: AsJson = False) -> None:
     """Show an experiment's graphs, their spectral gaps, bytes per round, memory per node, and how to launch it."""
     from decentral.loading import load
@@ -75,7 +79,7 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
             continue
         drawn.add(method.topology.name)
         out.print(f"\n{method.topology.name}")
-        out.print(draw(method.topology), markup=False)
+        out.print(draw(method.topology, *PICTURE), markup=False)
         for line in analysis_lines(analyze(method.topology)):
             out.print(line)
     table = Table(box=None, header_style="bold")
@@ -97,7 +101,9 @@ def analysis_lines(analysis: "Analysis") -> list[str]:
     return [
         f"  {analysis.nodes} nodes, {analysis.edges} edges, degree {analysis.degree_min} to {analysis.degree_max}, "
         f"diameter {exact}{analysis.diameter}",
-        f"  second eigenvalue {analysis.l2:.4f}, last {analysis.ln:.4f}, spectral gap {analysis.gap:.4f}",
-        f"  gossip alone halves disagreement in {analysis.rounds_to_halve:.3g} rounds, "
-        f"and takes {analysis.rounds_to_thousandth:.3g} to a thousandth",
+        f"  second eigenvalue {analysis.l2:.4f}, last {analysis.ln:.4f}, spectral gap {analysis.gap:.4f}".replace(
+            "-0.0000", "0.0000"
+        ),
+        f"  rounds in which gossip alone halves disagreement: {analysis.rounds_to_halve:.3g}; "
+        f"brings it to a thousandth: {analysis.rounds_to_thousandth:.3g}",
     ]

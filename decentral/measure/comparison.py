@@ -32,6 +32,8 @@ class Evaluation(Document):
     node_test_loss: list[float | None]
     consensus_distance: float | None
     """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021."""
+    distance_to_optimum: float | None
+    """||xbar - x*|| of the averaged model, where the task knows its optimum x*; else null."""
     bytes_sent: list[int]
     """By each node so far, headers included."""
 

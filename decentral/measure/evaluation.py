@@ -63,8 +63,16 @@ class Evaluator:
             node_accuracy=accuracies if classes else None,
             node_test_loss=[finite(value) for value in test_losses],
             consensus_distance=finite((sum(distances2) / len(distances2)) ** 0.5),
+            distance_to_optimum=self._distance_to_optimum(average),
             bytes_sent=[int(count) for count in sent],
         )
+
+
+    def _distance_to_optimum(self, average: Tensor) -> float | None:
+        optimum = self._data.optimum
+        if optimum is None or optimum.shape != average.shape:
+            return None
+        return finite(float((average - optimum).double().norm()))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions
 
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
@@ -181,14 +182,16 @@ class RankDriver(Driver):
 
     def _mean(self, x: Tensor, kind: str) -> Tensor:
         total = x.clone()
-        self._together(kind, total.nbytes, lambda group: group.allreduce([total]))
+        self._together(kind, total.nbytes, AllreduceOptions(), lambda group, how: group.allreduce([total], how))
         return total.div_(self._nodes)
 
-    def _together(self, kind: str, nbytes: int, begin: Callable[[Any], Any]) -> None:
+    def _together(self, kind: str, nbytes: int, options: Any, begin: Callable[[Any, Any], Any]) -> None:
         """Perform one operation of all ranks within the timeout."""
+        # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.
+        options.timeout = patience = timedelta(seconds=self._timeout_s)
         began = monotonic()
         try:
-            begin(self._all_ranks()).wait(timedelta(seconds=self._timeout_s))
+            begin(self._all_ranks(), options).wait(patience)
         except RuntimeError as error:
             waited_s = monotonic() - began
             raise LostNeighborError(
@@ -202,7 +205,8 @@ class RankDriver(Driver):
     def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
         everyone = [torch.empty_like(own) for _ in range(self._nodes)]
-        self._together("evaluation", own.nbytes, lambda group: group.allgather([everyone], [own]))
+        options = AllgatherOptions()
+        self._together("evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how))
         return [numbers.tolist() for numbers in everyone]
 
     def close(self) -> None:

@@ -104,11 +104,19 @@ def test_every_algorithm_is_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    "on", ["ring-8", "ring-9", "ring-16", "star-32", "tree-31", "torus-4x8", "hypercube-32", "complete-8", "social-32"]
+    ("on", "options"),
+    [
+        ("ring-9", {}),
+        ("ring-9", DECAYING_MOMENTUM),
+        ("star-32", DECAYING_MOMENTUM),
+        ("tree-31", DECAYING_MOMENTUM),
+        ("torus-4x8", DECAYING_MOMENTUM),
+        ("social-32", DECAYING_MOMENTUM),
+    ],
+    ids=["ring-9 plain", "ring-9", "star-32", "tree-31", "torus-4x8", "social-32"],
 )
-@pytest.mark.parametrize("options", [{}, DECAYING_MOMENTUM], ids=["plain", "momentum"])
 @every_case
-def test_it_computes_its_equations(name: str, case: Case, options: dict[str, float], on: str) -> None:
+def test_it_computes_its_equations(name: str, case: Case, on: str, options: dict[str, float]) -> None:
     topology, rounds, lr = graph(on), 50, 0.02
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     start = common_start(problem)
@@ -253,12 +261,12 @@ def trained_by_torch(
     return torch.cat([p.detach().reshape(-1) for p in parameters]), kept(optimizer.state_dict()["state"])
 
 
-@pytest.mark.parametrize("lr", [0.05, 100.0], ids=["converging", "diverging"])
-@pytest.mark.parametrize("on", ["ring-8", "star-32", "social-32"])
+@pytest.mark.parametrize("lr", [0.05, 1e4], ids=["converging", "diverging"])
+@pytest.mark.parametrize("on", ["ring-8", "tree-31"])
 @every_case
 def test_the_mean_moves_by_the_mean_gradient(name: str, case: Case, on: str, lr: float) -> None:
     """Gossip keeps the mean, so in each round it moves by exactly -lr mean(g), to rounding, even on the way to 1e60."""
-    topology, rounds = graph(on), 30
+    topology, rounds = graph(on), 20
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     recorders = [Recorder.of(gradient) for gradient in problem.answers()]
     run = simulate(built(name, case, sgd(lr)), topology, recorders, common_start(problem), rounds)
@@ -267,4 +275,4 @@ def test_the_mean_moves_by_the_mean_gradient(name: str, case: Case, on: str, lr:
     error = np.abs(means[1:] - (means[:-1] - lr * grads.mean(axis=1))).max(axis=1)
     scale = np.maximum(np.abs(run.models[:-1]).max(axis=(1, 2)), lr * np.abs(grads).max(axis=(1, 2)))
     assert (error <= 1e-12 * scale).all()
-    assert (scale[-1] > 1e60) == (lr == 100.0)
+    assert (scale[-1] > 1e60) == (lr == 1e4)

@@ -37,7 +37,7 @@ every_graph = pytest.mark.parametrize("on", GRAPHS)
 def test_on_the_complete_graph_adapt_then_combine_is_all_reduce_sgd(weights: str) -> None:
     """W = J averages the steps of all nodes, which is a step with the averaged gradient; without momentum or with."""
     topology = Topology.static("complete", nx.complete_graph(8), weights)
-    problem, rounds = Quadratics.draw(8, noisy_rounds=60), 60
+    problem, rounds = Quadratics.draw(8, noisy_rounds=40), 40
     start = np.repeat(problem.starts()[:1], 8, axis=0)
     local = sgd(0.05, momentum=0.5, weight_decay=0.1)
     gossip = simulate(DSGD(local=local), topology, problem.answers(), start, rounds)
@@ -74,7 +74,7 @@ def test_one_local_step_per_mixing_is_the_default_and_four_send_a_quarter(order:
 def test_adapt_then_combine_is_combine_then_adapt_half_a_step_apart(on: str) -> None:
     """Combine-then-adapt from Y asks for its gradients at Z_k = W Y_k. Those obey Z+ = W (Z - lr g(Z)), which is
     adapt-then-combine from W Y: its model after k rounds is the point where the other takes its k-th gradient."""
-    topology, rounds = graph(on), 20
+    topology, rounds = graph(on), 10
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     recorders = [Recorder.of(gradient) for gradient in problem.answers()]
     simulate(DSGD(local=sgd(0.05), order=CTA), topology, recorders, problem.starts(), rounds)
@@ -98,7 +98,7 @@ def test_a_gossip_step_contracts_disagreement_by_rho_at_least(on: str, order: Or
     topology = graph(on)
     rho = 1 - spectrum(topology.schedule.matrix(0)).gap
     X = np.random.default_rng(0).standard_normal((topology.nodes, DIMENSION))
-    run = simulate(DSGD(local=sgd(0.1), order=order), topology, flat(topology.nodes), X, 30)
+    run = simulate(DSGD(local=sgd(0.1), order=order), topology, flat(topology.nodes), X, 12)
     apart = disagreement(run.models)
     assert (apart[1:] <= rho * apart[:-1] + 1e-13).all()
 
@@ -107,7 +107,7 @@ def test_a_gossip_step_contracts_disagreement_by_rho_at_least(on: str, order: Or
 @pytest.mark.parametrize("which", [-2, 0], ids=["l_2", "l_n"])
 def test_an_eigenvector_shrinks_by_its_eigenvalue(on: str, which: int) -> None:
     """The slowest directions: V -> l^k V, with the sign of l_n."""
-    topology, rounds = graph(on), 25
+    topology, rounds = graph(on), 12
     values, vectors = np.linalg.eigh(dense(topology))
     X = np.outer(vectors[:, which], np.arange(1, DIMENSION + 1))
     run = simulate(DSGD(local=sgd(0.1)), topology, flat(topology.nodes), X, rounds)
@@ -181,10 +181,10 @@ def errors(problem: Quadratics, run: Run) -> np.ndarray:
     return np.square(run.models - problem.optimum).sum(axis=(1, 2))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_heterogeneity_biases_gossip_and_adapt_then_combine_least(seed: int) -> None:
     """With a constant step, nodes that want to go elsewhere hold each other off the optimum; all-reduce gets there."""
-    problem, topology, rounds = Quadratics.draw(8, seed=seed), graph("ring-8"), 400
+    problem, topology, rounds = Quadratics.draw(8, seed=seed), graph("ring-8"), 300
     local = sgd(0.6 / problem.smoothness)  # below (1 + l_n) / L = 2 / (3 L), which adapt-while-communicate needs
     start = np.zeros((8, DIMENSION))
     atc, awc, central = (
@@ -214,7 +214,7 @@ def test_the_bias_shrinks_almost_with_the_square_of_the_step() -> None:
     [(AWC, 0.9, True), (AWC, 1.1, False), (ATC, 1.1, True), (CTA, 1.1, True)],
     ids=["awc below", "awc above", "atc above", "cta above"],
 )
-@pytest.mark.parametrize("on", ["ring-8", "torus-4x8"])
+@pytest.mark.parametrize("on", ["ring-8", "path-4"])
 def test_adapt_while_communicate_needs_eta_l_below_one_plus_l_n(
     on: str, order: Order, factor: float, converges: bool
 ) -> None:

@@ -60,6 +60,7 @@ class Sketch:
                 *scores,
                 [loss] * nodes,
                 distance,
+                None,
                 [sent] * nodes,
             )
             found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=True))))

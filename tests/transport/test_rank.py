@@ -212,6 +212,10 @@ def test_a_silent_neighbor_is_waited_for_once_and_costs_its_own_link_only() -> N
 
 
 def test_an_all_reduce_that_one_node_leaves_out_ends_within_the_timeout() -> None:
+    """Symptom: the wait ended after timeout_s, but the node hung for a minute more when it closed its driver. gloo's
+    operation itself ran on until the group's own timeout, which is the one to connect, and a group waits for its
+    operations when it is destroyed. So closing belongs to what must be quick.
+    """
     done = Event()
 
     def work(world: World) -> str:
@@ -225,10 +229,14 @@ def test_an_all_reduce_that_one_node_leaves_out_ends_within_the_timeout() -> Non
             done.wait(PATIENCE_S)
             return ""
         try:
-            return lost(lambda: advance(driver, step(), round=2))
+            said = lost(lambda: advance(driver, step(), round=2))
+            began = monotonic()
+            driver.close()
+            assert monotonic() - began < PATIENCE_S / 2
         finally:
             if world.rank == 0:
                 done.set()
+        return said
 
     said = on_ranks(4, work)[0]
     assert said.startswith("node 0 waited ")
