@@ -86,7 +86,7 @@ def _optional_parameters(function: Callable[..., Any], positional: int, at: KeyP
     except (NameError, AttributeError, TypeError, SyntaxError):  # such an annotation says nothing about the type
         signature = inspect.signature(function)
     except ValueError as error:
-        raise ConfigError(f"{error}, so its options cannot be checked; call it from a function of your own", at) from error
+        raise ConfigError(f"{error}: options cannot be checked; call it from a function of your own", at) from error
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = list(signature.parameters.items())[positional:]
     return {key: value for key, value in parameters if value.kind in named}

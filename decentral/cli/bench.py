@@ -42,7 +42,8 @@ def step(
     this = launched()
     with loaded.document.placing():
         if this is None:
-            prepare_all(experiment, methods(experiment), experiment.seeds[0])
+            with ranks.checking(None, experiment.nodes):
+                prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             more = ["--repetitions", str(repetitions)]
             ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more)

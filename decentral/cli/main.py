@@ -4,6 +4,7 @@ Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 dive
 exit code 1, is for our own faults.
 """
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -38,7 +39,10 @@ app.add_typer(bench.app, name="bench")
 
 def run() -> None:
     """The entry point of `decentral` and `python -m decentral`."""
-    warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
+    if os.environ.get("RANK", "0") == "0":
+        warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
+    else:
+        warnings.simplefilter("ignore")
     try:
         code = app(standalone_mode=False)
     except DecentralError as error:

@@ -5,7 +5,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -24,12 +26,20 @@ def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
     return shlex.join(["decentral", verb, str(file), *options])
 
 
-def check_nproc(nproc: int | None, nodes: int) -> None:
-    """Raise ConfigError for another number of processes than nodes."""
+@contextmanager
+def checking(nproc: int | None, nodes: int) -> Iterator[None]:
+    """Within it the launcher looks for faults before it starts ranks; warnings are left to rank 0, which repeats them.
+
+    Raises:
+        ConfigError: another number of processes than nodes.
+    """
     if nproc not in (None, nodes):
         raise ConfigError(
             f"--nproc {nproc} for nodes: {nodes}; one process is one node, so use --nproc {nodes} or -s nodes={nproc}"
         )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def start(

@@ -22,8 +22,8 @@ def speedup(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = 
     this = launched()
     with loaded.document.placing():
         if this is None:
-            ranks.check_nproc(nproc, experiment.nodes)
-            prepare_all(experiment, methods(experiment), experiment.seeds[0])
+            with ranks.checking(nproc, experiment.nodes):
+                prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             ranks.start(["speedup"], file, overrides, experiment, folder, json)
         else:

@@ -20,8 +20,8 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     this = launched()
     with loaded.document.placing():
         if this is None:
-            ranks.check_nproc(nproc, experiment.nodes)
-            own_method(experiment)
+            with ranks.checking(nproc, experiment.nodes):
+                own_method(experiment)
             folder = new_folder(out, experiment.name)
             ranks.start(["train"], file, overrides, experiment, folder, json)
         else:

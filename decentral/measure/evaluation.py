@@ -67,7 +67,6 @@ class Evaluator:
             bytes_sent=[int(count) for count in sent],
         )
 
-
     def _distance_to_optimum(self, average: Tensor) -> float | None:
         optimum = self._data.optimum
         if optimum is None or optimum.shape != average.shape:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from decentral.seeding import stream
+from decentral.seeding import integer_seed, stream
 
 
 class Batches:
@@ -36,6 +36,10 @@ class Batches:
     def per_epoch(self) -> int:
         """Batches in one epoch."""
         return len(self._inputs) // self._batch_size
+
+    def integer_seed(self, purpose: str) -> int:
+        """63 bits for another stream of the same node."""
+        return integer_seed(self._seed, self._node, purpose)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch: inputs `(b, ...)` and targets `(b, ...)`, with b the smaller of batch_size and N."""

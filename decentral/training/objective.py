@@ -34,6 +34,7 @@ class Objective:
         self.layout = layout_of(module)
         self._module, self._loss, self._batches = module, loss, batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._noise = batches.integer_seed("forward") >> 1
         self._at: Tensor | None = None
         self._gradients: list[Tensor] = []  # one for each Gradient of a step
         self._asked = 0
@@ -52,6 +53,8 @@ class Objective:
         gradient = self._next_gradient(at).zero_()
         for parameter, block in zip(self._parameters, self.layout, strict=True):
             parameter.grad = block.of(gradient)
+        # Dropout and the like draw from torch's one generator: what it gives may depend on this node and batch alone.
+        torch.default_generator.manual_seed(self._noise + self._batches.taken)
         inputs, targets = self._batches.next()
         loss = self._loss(module(inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]

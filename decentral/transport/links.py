@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from threading import local
 from time import monotonic
 from typing import Any
 
@@ -132,11 +133,14 @@ def connect(node: int, neighbors: Iterable[int], store: Store, device: Any, time
     """
 
     deadline = monotonic() + timeout_s
+    here = local()
 
     def link(neighbor: int) -> Link:
         low, high = sorted((node, neighbor))
-        edge = PrefixStore(f"{low}-{high}", store)
         try:
+            # Each thread has its own client: a wait in a TCPStore holds up whoever else uses the same one.
+            here.store = getattr(here, "store", None) or store.clone()  # type: ignore[attr-defined]
+            edge = PrefixStore(f"{low}-{high}", here.store)
             return GlooLink(edge, int(node == high), device, max(deadline - monotonic(), 0.001))
         except RuntimeError as error:
             raise LostNeighborError(
@@ -164,6 +168,7 @@ _SIGNS = {
     "timed out": NO_ANSWER,
     "Timeout": NO_ANSWER,
     "Wait timeout": NO_ANSWER,
+    "wait timeout": NO_ANSWER,
     "Connection closed by peer": "connection closed",
     "Connection reset by peer": "connection closed",
     "Connection refused": "connection refused",

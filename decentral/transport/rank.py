@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions
+from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions  # type: ignore[attr-defined]
 
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
