@@ -1,9 +1,7 @@
 """The waist: a closed vocabulary of effects whose answers a type checker knows, and what a step may not await."""
 
-import asyncio
 import inspect
-import types
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,13 @@ from torch import Tensor
 from decentral import peer as waist
 from decentral.peer import Block, Effect, Exchange, Gradient, LossAndGradient, Peer, Post, Ticket, weighted_sum
 from decentral.topology.mixing import Row
-from decentral.transport.driver import Driver
 from decentral.transport.lockstep import LockstepDriver
-from decentral.transport.rank import RankDriver
 
 VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Send", "Receive", "Poll", "AllReduce"}
 
 
 def no_gradient(at: Tensor) -> LossAndGradient:
     return LossAndGradient(torch.zeros(()), torch.zeros_like(at))
-
-
-def lockstep() -> Driver:
-    return LockstepDriver([no_gradient])
-
-
-def rank() -> Driver:
-    return RankDriver(0, 1, {}, no_gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
-
-
-DRIVERS = [lockstep, rank]
 
 
 def alone(node: int = 0, seed: int = 0) -> Peer:
@@ -127,139 +112,6 @@ def test_effects_are_frozen_and_without_a_dictionary() -> None:
     assert not hasattr(effect, "__dict__")
 
 
-class YieldsAnInteger:
-    def __await__(self) -> Generator[int, None, None]:
-        yield 7
-
-
-@types.coroutine
-def yields_nothing() -> Generator[None, None, None]:
-    yield
-
-
-async def plain_coroutine() -> None:
-    await yields_nothing()
-
-
-FOREIGN: dict[str, Callable[[], Awaitable[object]]] = {
-    "asyncio.sleep(0)": lambda: asyncio.sleep(0),
-    "asyncio.sleep(1)": lambda: asyncio.sleep(1),
-    "an integer": YieldsAnInteger,
-    "a plain coroutine": plain_coroutine,
-}
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN.keys())
-@pytest.mark.filterwarnings("error")
-def test_awaiting_anything_else_fails_at_once(
-    driver: Callable[[], Driver], foreign: Callable[[], Awaitable[object]]
-) -> None:
-    """`await asyncio.sleep(0)` yields None, which a driver could take for an effect that needs no answer: the step
-    would go on, and its author believe that asyncio runs here. So every foreign yield is an error, raised where the
-    step can no longer go on, in words that say what is allowed.
-    """
-    went_on = []
-
-    async def my_step() -> Tensor:
-        try:
-            await foreign()
-            went_on.append("after")
-        finally:
-            went_on.append("closed")
-        return torch.zeros(())
-
-    with pytest.raises(TypeError) as caught:
-        driver().advance({0: my_step()}, 0)
-    message = str(caught.value)
-    assert "my_step awaited" in message
-    assert "may await effects only" in message
-    assert "methods of its peer" in message
-    assert went_on == ["closed"]
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_each_allowed_effect_is_named_once(driver: Callable[[], Driver]) -> None:
-    """A dataclass with slots is made twice, and the first class stays among Effect's subclasses until a collection:
-    the message listed `AllReduce, AllReduce, Collect, Collect, ...`.
-    """
-
-    async def step() -> Tensor:
-        await asyncio.sleep(0)
-        return torch.zeros(())
-
-    with pytest.raises(TypeError) as caught:
-        driver().advance({0: step()}, 0)
-    listed = str(caught.value).partition("(")[2].partition(")")[0].split(", ")
-    assert listed == sorted(VOCABULARY)
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_a_tensor_cannot_be_awaited(driver: Callable[[], Driver]) -> None:
-    async def step() -> Tensor:
-        return await torch.zeros(())  # type: ignore[misc, no-any-return]
-
-    with pytest.raises(TypeError, match="Tensor can't be used in 'await'"):
-        driver().advance({0: step()}, 0)
-
-
-def test_an_async_generator_is_no_step() -> None:
-    async def step() -> AsyncGenerator[Tensor, None]:
-        yield torch.zeros(())
-
-    with pytest.raises((TypeError, AttributeError)):
-        lockstep().advance({0: step()}, 0)  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("change", [lambda x: x.add_(1), lambda x: x[1:].zero_(), lambda x: x.view(2, 2).mul_(2)])
-def test_a_payload_that_changed_before_its_collect_is_refused(
-    driver: Callable[[], Driver], change: Callable[[Tensor], object]
-) -> None:
-    """The lockstep driver copies a payload when it is posted, a zero-copy transport sends it while the step computes:
-    a change in between gives two results. Both drivers refuse it, writes through views included.
-    """
-
-    async def step() -> Tensor:
-        x = torch.ones(4)
-        ticket = await alone().post((x,))
-        change(x)
-        await alone().collect(ticket)
-        return torch.zeros(())
-
-    with pytest.raises(RuntimeError, match="node 0 changed a payload between Post and Collect; post a clone"):
-        driver().advance({0: step()}, 0)
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_an_optimizer_step_before_the_collect_is_refused(driver: Callable[[], Driver]) -> None:
-    """A local optimizer writes through parameters that are views of the posted vector: the likeliest way of all."""
-
-    async def step() -> Tensor:
-        x = torch.ones(4)
-        parameter = torch.nn.Parameter(x[:2])
-        parameter.grad = torch.ones(2)
-        ticket = await alone().post((x,))
-        torch.optim.SGD([parameter], lr=0.1).step()
-        await alone().collect(ticket)
-        return torch.zeros(())
-
-    with pytest.raises(RuntimeError, match="changed a payload"):
-        driver().advance({0: step()}, 0)
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_a_payload_may_be_read_meanwhile_and_changed_afterwards(driver: Callable[[], Driver]) -> None:
-    async def step() -> Tensor:
-        x = torch.ones(4)
-        ticket = await alone().post((x,))
-        copy = x + 1
-        await alone().collect(ticket)
-        return (x.add_(1) - copy).abs().sum()
-
-    assert driver().advance({0: step()}, 0)[0] == 0
-
-
 def test_neighbors_are_the_row_without_its_own_node() -> None:
     assert Row(2, {0: 0.25, 2: 0.5, 5: 0.25}).neighbors == (0, 5)
     assert Row(2, {2: 1.0}).neighbors == ()
@@ -333,5 +185,5 @@ def test_tickets_of_one_node_differ() -> None:
         tickets.extend([await alone().post((torch.zeros(1),)) for _ in range(3)])
         return torch.zeros(())
 
-    lockstep().advance({0: step()}, 0)
+    LockstepDriver([no_gradient]).advance({0: step()}, 0)
     assert len(set(tickets)) == 3

@@ -39,6 +39,7 @@ app.add_typer(bench.app, name="bench")
 
 def run() -> None:
     """The entry point of `decentral` and `python -m decentral`."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its socket warnings would stand beside our one line
     if os.environ.get("RANK", "0") == "0":
         warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
     else:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from decentral.training.task import Task
 from decentral.transport.driver import Driver
 
 EVALUATION_BATCH = 1024
+SLOWER = 10
+"""How many times longer than here an evaluation may take on another node before it counts as lost."""
 
 Observe = Callable[[Evaluation], None]
 """Receives each evaluation, in the process that hosts node 0."""
@@ -34,12 +37,13 @@ class Evaluator:
     def __call__(self, round: int, seconds: float, models: Mapping[int, Tensor], losses: Mapping[int, Tensor]) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training."""
         average = self._driver.mean(models)
-        nodes = self._driver.gather(
-            {node: self._node(node, x, average, seconds, losses.get(node)) for node, x in models.items()}
-        )
+        began = perf_counter()
+        own = {node: self._node(node, x, average, seconds, losses.get(node)) for node, x in models.items()}
+        patience_s = SLOWER * (perf_counter() - began)
+        nodes = self._driver.gather(own, patience_s)
         if 0 in models:
             self._observe(self._evaluation(round, average, nodes))
-        self._driver.gather({node: [0.0] for node in models})  # all go on together
+        self._driver.gather({node: [0.0] for node in models}, patience_s)  # all go on together
 
     def _node(self, node: int, x: Tensor, average: Tensor, seconds: float, loss: Tensor | None) -> list[float]:
         test_loss, accuracy = score(self._probe.module_at(x), self._data)

@@ -68,8 +68,12 @@ class Driver(ABC):
         """The mean over all nodes of one vector `(d,)` each, the hosted ones given."""
 
     @abstractmethod
-    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
-        """All nodes' lists of numbers, by node, from the hosted ones; all lists have one length."""
+    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
+        """All nodes' lists of numbers, by node, from the hosted ones; all lists have one length.
+
+        Args:
+            patience_s: how much longer than in a round the others may take, since they are evaluating.
+        """
 
     @abstractmethod
     def close(self) -> None:

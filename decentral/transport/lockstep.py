@@ -171,7 +171,7 @@ class LockstepDriver(Driver):
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
         return _mean([vectors[node] for node in self.hosted])
 
-    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
+    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
         return [values[node] for node in self.hosted]
 
     def close(self) -> None:

@@ -185,10 +185,12 @@ class RankDriver(Driver):
         self._together(kind, total.nbytes, AllreduceOptions(), lambda group, how: group.allreduce([total], how))
         return total.div_(self._nodes)
 
-    def _together(self, kind: str, nbytes: int, options: Any, begin: Callable[[Any, Any], Any]) -> None:
+    def _together(
+        self, kind: str, nbytes: int, options: Any, begin: Callable[[Any, Any], Any], patience_s: float = 0.0
+    ) -> None:
         """Perform one operation of all ranks within the timeout."""
         # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.
-        options.timeout = patience = timedelta(seconds=self._timeout_s)
+        options.timeout = patience = timedelta(seconds=self._timeout_s + patience_s)
         began = monotonic()
         try:
             begin(self._all_ranks(), options).wait(patience)
@@ -202,11 +204,13 @@ class RankDriver(Driver):
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
         return self._mean(vectors[self._node], "evaluation")
 
-    def gather(self, values: Mapping[int, list[float]]) -> list[list[float]]:
+    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
         everyone = [torch.empty_like(own) for _ in range(self._nodes)]
         options = AllgatherOptions()
-        self._together("evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how))
+        self._together(
+            "evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how), patience_s
+        )
         return [numbers.tolist() for numbers in everyone]
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """One experiment file through the whole training loop: simulated and on real ranks it leaves the same models."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +42,6 @@ QUADRATICS: dict[str, Any] = {
     "algorithm": "allreduce",
     "dtype": "float64",
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As every experiment asks: the last bits of a sum depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def prepared(folder: Path, *parts: dict[str, Any]) -> tuple[Prepared, int]:

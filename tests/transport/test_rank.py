@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decentral.config import Gloo
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, LossAndGradient, Payload, Poll, Post, Receive, Send
+from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Payload, Post
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver
 from decentral.transport.links import connect
@@ -140,23 +140,6 @@ def test_a_ticket_may_be_collected_in_a_later_round() -> None:
         return heard
 
     assert on_ranks(2, work) == [[1.0, 11.0, 21.0], [0.0, 10.0, 20.0]]
-
-
-@pytest.mark.parametrize("effect", [Send(0, (LOSS,)), Receive(), Poll()], ids=lambda effect: type(effect).__name__)
-def test_effects_that_it_does_not_answer_are_refused(effect: Effect[Any]) -> None:
-    closed = []
-
-    async def step() -> Tensor:
-        try:
-            await effect
-        finally:
-            closed.append(True)
-        return LOSS
-
-    driver = RankDriver(0, 1, {}, gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
-    with pytest.raises(TypeError, match=f"the rank driver does not answer {type(effect).__name__}"):
-        advance(driver, step())
-    assert closed, "the step is ended, not left suspended"
 
 
 def test_a_neighbor_that_closes_its_link_is_named_without_waiting_for_the_timeout() -> None:
