@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from decentral.measure.comparison import Evaluation
 
 LINE_EVERY_S = 5.0
+PLAIN_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
 STARTED_BY = "DECENTRAL_STARTED_BY"
 """Set in ranks whose parent is our own launcher, which checks before and reports after."""
 
 
 def stdout() -> Console:
     """The console for results; plain and unwrapped where it is not a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 
 
 def print_json(document: Any) -> None:
