@@ -34,7 +34,7 @@ class BoundOptimizer:
     _gradient: Tensor | None = None
 
     def step(self, gradient: Tensor) -> None:
-        """One step in place on `x`, with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep it."""
+        """One step in place on `x` with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep."""
         if gradient is not self._gradient:
             for parameter, block in zip(self.parameters, self.layout, strict=True):
                 parameter.grad = block.of(gradient)
