@@ -63,6 +63,7 @@ def plan(ready: "Prepared") -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
+    from decentral.measure.summary import topology_key
     from decentral.measure.tables import in_bytes, said
     from decentral.topology.analysis import analyze
     from decentral.topology.picture import draw
@@ -75,10 +76,11 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
     )
     drawn = set()
     for method in ready:
-        if method.topology is None or method.topology.name in drawn:
+        name = topology_key(method.method)
+        if method.topology is None or name in drawn:
             continue
-        drawn.add(method.topology.name)
-        out.print(f"\n{method.topology.name}")
+        drawn.add(name)
+        out.print(f"\n{name}", markup=False)
         out.print(draw(method.topology, *PICTURE), markup=False)
         for line in analysis_lines(analyze(method.topology)):
             out.print(line)

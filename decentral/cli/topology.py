@@ -8,6 +8,7 @@ from rich.table import Table
 
 from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson
+from decentral.errors import ConfigError
 
 app = typer.Typer(help="The gallery of graphs.", no_args_is_help=True)
 
@@ -49,8 +50,10 @@ def show(
         document = document.override(option)
     given = dict(document.tree)
     weights = given.pop("weights", "metropolis")
-    with document.placing():
+    try:
         topology = gallery.load(name, given, nodes, weights, Path(), ())
+    except ConfigError as error:
+        raise document.located(error.at, str(error)) if error.at else ConfigError(str(error)) from error
     analysis = analyze(topology)
     if json:
         print_json({"name": name, "weights": weights} | analysis.as_dict())
