@@ -51,7 +51,9 @@ Named = BeforeValidator(_named)
 
 
 class OwnCode(OpenSection):
-    """The user's own function, by `module:function`; further keys are its keyword arguments."""
+    """The user's own function or class, by `module:function`; further keys are its keyword arguments."""
+
+    centralized: ClassVar[bool] = False
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`module:function`, importable from the experiment's folder or the current one."""
@@ -209,7 +211,10 @@ class DDP(Section):
 
 
 Algorithm = Annotated[
-    Annotated[DSGD, Tag("dsgd")] | Annotated[AllReduceSGD, Tag("allreduce")] | Annotated[DDP, Tag("ddp")],
+    Annotated[DSGD, Tag("dsgd")]
+    | Annotated[AllReduceSGD, Tag("allreduce")]
+    | Annotated[DDP, Tag("ddp")]
+    | Annotated[OwnCode, Tag(OWN)],
     Discriminator(_tag),
     Named,
 ]
@@ -262,7 +267,7 @@ class Experiment(Section):
     evaluate_every: int = Field(10, ge=1)
     """Rounds between evaluations on the test set; they are not counted as training time."""
     target: float | None = None
-    """Score of the averaged model that counts as reached: accuracy for classes, test loss (at most) for regression."""
+    """Score that counts as reached once every node's own model has it: accuracy; for regression, test loss at most."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and samples."""
     threads: int = Field(1, ge=1, le=256)

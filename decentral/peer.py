@@ -2,8 +2,8 @@
 
 An algorithm is a frozen config with `init(x, peer) -> State` and `async def step(state, peer) -> loss`. Its only way
 to the world outside its node is to `await` one of the effects below, most readably through the methods of `Peer`. The
-vocabulary is closed: every driver (real process, lockstep simulator) answers from this list, so one algorithm text runs
-on all of them.
+vocabulary is closed: a driver answers from this list and refuses by name what it cannot answer, so one algorithm text
+runs on all that can.
 
 Answers (gradients, received payloads) live until the step ends: clone what State keeps. What is posted must not change
 before it is collected.

@@ -49,7 +49,7 @@ def fail(error: DecentralError) -> int:
         leave_word(str(error))
     if not (error.echo and STARTED_BY in os.environ):
         complain(str(error))
-    if "--json" in sys.argv and "RANK" not in os.environ:
+    if "--json" in sys.argv and os.environ.get("RANK", "0") == "0" and STARTED_BY not in os.environ:
         print_json({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
 

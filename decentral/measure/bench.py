@@ -20,6 +20,7 @@ from decentral.measure.record import versions
 from decentral.measure.run import Prepared, digest, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
+from decentral.training.ddp import ddp_group
 from decentral.transport.world import World
 
 WARMUP = 5
@@ -58,7 +59,8 @@ def bench_step(world: World, experiment: Experiment, repetitions: int) -> dict[s
             subjects[method.label] = build(stack, world, method, epoch, digest(experiment))
         times: dict[str, list[float]] = {name: [] for name in subjects}
         for repetition in range(WARMUP + repetitions):
-            for name, step in subjects.items():
+            turned = repetition % len(subjects)
+            for name, step in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
                 pace.gather({world.rank: [0.0]})
                 began = perf_counter()
                 step(repetition)
@@ -107,7 +109,7 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
     driver = stack.enter_context(closing(world.driver(ready.topology, objective.gradient, run, epoch)))
     peer, algorithm = ready.peer(node), ready.algorithm
     assert algorithm is not None
-    state = algorithm.init(objective.start(), peer)
+    state = algorithm.init(ready.task.start(), peer)
 
     def step(round: int) -> None:
         peer.round = round
@@ -119,10 +121,8 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
 
 def _ddp(stack: ExitStack, world: World, ready: Prepared, epoch: int, _run: int) -> Step:
     batches, loss_of = ready.task.batches(world.rank), ready.task.data.loss
-    with world.gloo_interface():
-        store = world.prefixed(epoch, "ddp")
-        dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size)
-    stack.callback(dist.destroy_process_group)
+    if not dist.is_initialized():
+        stack.enter_context(ddp_group(world, epoch))
     model = DistributedDataParallel(ready.task.module())
     optimizer = ready.local.factory(model.parameters(), **ready.local.options)
 

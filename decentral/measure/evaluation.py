@@ -27,11 +27,12 @@ class Evaluator:
     Args:
         task: whose test samples are used.
         driver: that hosts the nodes.
+        modules: the hosted nodes' modules, whose buffers (running statistics) their models are evaluated with.
         observe: is called with each evaluation where node 0 is hosted.
     """
 
-    def __init__(self, task: Task, driver: Driver, observe: Observe) -> None:
-        self._data, self._driver, self._observe = task.data, driver, observe
+    def __init__(self, task: Task, driver: Driver, modules: Mapping[int, nn.Module], observe: Observe) -> None:
+        self._data, self._driver, self._modules, self._observe = task.data, driver, modules, observe
         self._probe = Objective(task.module(), task.data.loss, task.batches(driver.hosted[0]))
 
     def __call__(self, round: int, seconds: float, models: Mapping[int, Tensor], losses: Mapping[int, Tensor]) -> None:
@@ -46,7 +47,7 @@ class Evaluator:
         self._driver.gather({node: [0.0] for node in models}, patience_s)  # all go on together
 
     def _node(self, node: int, x: Tensor, average: Tensor, seconds: float, loss: Tensor | None) -> list[float]:
-        test_loss, accuracy = score(self._probe.module_at(x), self._data)
+        test_loss, accuracy = score(self._module_at(x, node), self._data)
         distance2 = float((x - average).double().square().sum())
         training_loss = loss.item() if loss is not None else torch.nan
         sent = self._driver.bytes_sent[node]
@@ -56,7 +57,7 @@ class Evaluator:
         test_losses, accuracies, distances2, losses, seconds, sent = (
             list(column) for column in zip(*nodes, strict=True)
         )
-        test_loss, accuracy = score(self._probe.module_at(average), self._data)
+        test_loss, accuracy = score(self._module_at(average, node=0), self._data)
         classes = self._data.classes is not None
         return Evaluation(
             round=round,
@@ -70,6 +71,13 @@ class Evaluator:
             distance_to_optimum=self._distance_to_optimum(average),
             bytes_sent=[int(count) for count in sent],
         )
+
+    def _module_at(self, x: Tensor, node: int) -> nn.Module:
+        """A module with the parameters `x: (d,)` and a node's buffers; the average is evaluated with node 0's."""
+        probe = self._probe.module_at(x)
+        for own, trained in zip(probe.buffers(), self._modules[node].buffers(), strict=True):
+            own.copy_(trained)
+        return probe
 
     def _distance_to_optimum(self, average: Tensor) -> float | None:
         optimum = self._data.optimum

@@ -7,11 +7,11 @@ from decentral.measure.run import Prepared
 from decentral.transport.driver import all_reduce_bytes
 from decentral.transport.dry import DryNode
 
-DRY_ROUNDS = 64
+DRY_ROUNDS = 2000
 
 
 def bytes_per_round(prepared: Prepared, node: int) -> float:
-    """Bytes that a node sends in a round, headers included: the mean over up to 64 rounds of a dry run."""
+    """Bytes that a node sends in a round, headers included: the mean over a dry run of up to 2000 rounds."""
     x = torch.empty(prepared.task.parameters, dtype=prepared.task.dtype, device="meta")
     if prepared.algorithm is None:
         return float(all_reduce_bytes(x, prepared.nodes))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import nn
 
 from decentral import __version__
 from decentral.config import Experiment
@@ -18,7 +18,6 @@ from decentral.measure.comparison import Evaluation, TopologySummary
 from decentral.methods import ResolvedMethod
 from decentral.topology.analysis import spectrum
 from decentral.topology.topology import Topology
-from decentral.training.task import Task
 
 PACKAGES = ("torch", "numpy", "networkx", "scipy", "pydantic", "safetensors", "scikit-learn")
 
@@ -109,9 +108,8 @@ class Metrics:
         self.rows.append(row)
 
 
-def save_model(folder: Path, node: int, x: Tensor, task: Task) -> Path:
+def save_model(folder: Path, node: int, module: nn.Module) -> Path:
     """Write a node's final model: every parameter and buffer under its own name, as safetensors."""
-    module = task.objective(node).module_at(x)
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)

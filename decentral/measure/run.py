@@ -1,16 +1,19 @@
 """Run one method at one seed: on real processes, or in the lockstep simulator. Everything a run needs is built here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
+from decentral import config
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
-from decentral.config import DDP, Experiment
+from decentral.config import Experiment
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.methods import ResolvedMethod, methods
@@ -20,11 +23,13 @@ from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Pace, train
+from decentral.training.objective import Objective
 from decentral.training.optimizer import local_optimizer
 from decentral.training.task import Task, task
-from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.driver import Driver, all_reduce_bytes
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
+from decentral.user_code import blame, called, checked_options, imported
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +75,25 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
         topology = gallery.load(
             section.name, section.options, experiment.nodes, section.weights, experiment.folder, section.path
         )
-    algorithm = None
-    if not isinstance(method.algorithm, DDP):
-        fields = method.algorithm.model_dump(exclude={"name"})
-        algorithm = ALGORITHMS[method.algorithm.name](local=local, **fields)
+    algorithm = _algorithm(method.algorithm, local, experiment.folder)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     return Prepared(method, shared or task(experiment, seed), local, topology, algorithm, pace, experiment.nodes)
+
+
+def _algorithm(section: config.Algorithm, local: LocalOptimizer, folder: Path) -> Algorithm | None:
+    if isinstance(section, config.DDP):
+        return None
+    if not isinstance(section, config.OwnCode):
+        return ALGORITHMS[section.name](local=local, **section.model_dump(exclude={"name"}))
+    own = imported(section.name, folder, section.path)
+    if not (isinstance(own, type) and issubclass(own, Algorithm)):
+        raise ConfigError(
+            f"{section.name} is {own!r}; it must be a class that extends decentral.algorithms.algorithm.Algorithm",
+            section.path,
+        )
+    options = checked_options(partial(own, local=local), section.options, section.path)
+    made: Algorithm = called(own, options={"local": local, **options}, at=section.path)
+    return made
 
 
 def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:
@@ -95,54 +113,71 @@ def refuse_ddp(prepared: Prepared) -> None:
         raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
 
 
-def simulate(prepared: Prepared, observe: Observe) -> dict[int, Tensor]:
-    """Run in the lockstep simulator; the final model `(d,)` of each node.
+def simulate(prepared: Prepared, observe: Observe) -> dict[int, nn.Module]:
+    """Run in the lockstep simulator; the trained module of each node.
 
     Raises:
         ConfigError: DDP, which runs on real processes only.
         DivergedError: a loss is not finite.
     """
     refuse_ddp(prepared)
-    assert prepared.algorithm is not None
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
     driver = LockstepDriver([objective.gradient for objective in objectives.values()])
-    peers = {node: prepared.peer(node) for node in objectives}
-    measure = Evaluator(prepared.task, driver, observe)
-    start = objectives[0].start()
-    return train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, measure)
+    return _trained(prepared, driver, objectives, observe)
 
 
-def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> dict[int, Tensor]:
-    """Run this process's node of a method on real processes; its final model `(d,)`, by node.
+def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> dict[int, nn.Module]:
+    """Run this process's node of a method on real processes; its trained module, by node.
 
     Args:
         epoch: number of the run in this job; no two runs of a job share one.
-        run: 64-bit digest of run and experiment.
+        run: 64-bit digest of the experiment.
 
     Raises:
         DivergedError: a loss is not finite, here or at another node.
         LostNeighborError: a neighbor died or stayed silent.
     """
-    node = world.rank
-    objective = prepared.task.objective(node)
+    objective = prepared.task.objective(world.rank)
     driver = world.driver(prepared.topology, objective.gradient, run, epoch)
-    evaluate = Evaluator(prepared.task, driver, observe)
     try:
         if prepared.algorithm is None:
-            gradient_bytes = all_reduce_bytes(objective.start(), world.size)
-
-            def measure(round: int, *of: Any) -> None:
-                driver.bytes_sent[node] = round * gradient_bytes
-                evaluate(round, *of)
-
-            return {node: train_ddp(prepared.task, prepared.local, world, epoch, prepared.pace, measure)}
-        peers, objectives = {node: prepared.peer(node)}, {node: objective}
-        return train(prepared.algorithm, driver, peers, objectives, objective.start(), prepared.pace, evaluate)
+            return _trained_by_ddp(world, prepared, driver, epoch, observe)
+        return _trained(prepared, driver, {world.rank: objective}, observe)
     except DecentralError as error:
         world.report(epoch, error)
         raise _with_first_cause(error, world.first_fault(epoch)) from error
+    except Exception as error:
+        world.report(epoch, DecentralError(f"node {world.rank} failed: {blame(error)}"))
+        raise
     finally:
         driver.close()
+
+
+def _trained(
+    prepared: Prepared, driver: Driver, objectives: Mapping[int, Objective], observe: Observe
+) -> dict[int, nn.Module]:
+    assert prepared.algorithm is not None
+    peers = {node: prepared.peer(node) for node in objectives}
+    modules = {node: objective.module for node, objective in objectives.items()}
+    evaluate = Evaluator(prepared.task, driver, modules, observe)
+    start = prepared.task.start()
+    models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
+    return {node: objectives[node].module_at(x) for node, x in models.items()}
+
+
+def _trained_by_ddp(
+    world: World, prepared: Prepared, driver: Driver, epoch: int, observe: Observe
+) -> dict[int, nn.Module]:
+    module, node = prepared.task.module(), world.rank
+    evaluate = Evaluator(prepared.task, driver, {node: module}, observe)
+    gradient_bytes = all_reduce_bytes(prepared.task.start(), world.size)
+
+    def measure(round: int, *of: Any) -> None:
+        driver.bytes_sent[node] = round * gradient_bytes
+        evaluate(round, *of)
+
+    train_ddp(module, prepared.task, prepared.local, world, epoch, prepared.pace, measure)
+    return {node: module}
 
 
 def _with_first_cause(error: DecentralError, first: tuple[int, str] | None) -> DecentralError:
@@ -150,11 +185,11 @@ def _with_first_cause(error: DecentralError, first: tuple[int, str] | None) -> D
     if not isinstance(error, LostNeighborError) or first is None or first[1] == str(error):
         return error
     code, text = first
-    if code == DivergedError.exit_code:
-        diverged = DivergedError(text)
-        diverged.echo = True
-        return diverged
-    return LostNeighborError(f"{error}; before that: {text}")
+    if code == LostNeighborError.exit_code:
+        return LostNeighborError(f"{error}; before that: {text}")
+    cause = DivergedError(text) if code == DivergedError.exit_code else DecentralError(text)
+    cause.echo = True
+    return cause
 
 
 def digest(experiment: Experiment) -> int:

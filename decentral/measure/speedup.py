@@ -1,6 +1,7 @@
 """Compare methods: run each at each seed on the same processes, one after the other, and write one document.
 
-The order is seed by seed and, within a seed, method by method, so that a drift of the machine's speed falls on all.
+The order is seed by seed and, within a seed, method by method, each seed beginning one method further on, so that a
+drift of the machine's speed falls on all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from re import sub
 
-from torch import Tensor
+from torch import nn
 
 from decentral.config import Experiment
 from decentral.errors import DivergedError
@@ -21,8 +22,8 @@ from decentral.measure.summary import method_result, seed_result, topology_key, 
 from decentral.methods import methods
 from decentral.transport.world import World
 
-Perform = Callable[[Observe], Mapping[int, Tensor]]
-"""Performs one run, reporting its evaluations; returns the final models of the nodes of this process."""
+Perform = Callable[[Observe], Mapping[int, nn.Module]]
+"""Performs one run, reporting its evaluations; returns the trained modules of the nodes of this process."""
 
 Progress = Callable[[str, Evaluation], None]
 """Called as progress(name of the run, evaluation)."""
@@ -43,10 +44,11 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
     candidates = methods(experiment)
     results: dict[str, list[SeedResult]] = {method.label: [] for method in candidates}
     epochs = count()
-    for seed in experiment.seeds:
+    for turn, seed in enumerate(experiment.seeds):
         ready = prepare_all(experiment, candidates, seed)
-        for method in ready:
-            name = f"{sub('[^A-Za-z0-9=.-]+', '-', method.label)}/seed-{seed}"
+        order = list(enumerate(ready))
+        for index, method in order[turn % len(order) :] + order[: turn % len(order)]:
+            name = f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', method.label).strip('.-')}/seed-{seed}"
             perform = partial(run_on, world, method, next(epochs), digest(experiment))
             result, _ = recorded(folder, name, experiment, method, perform, progress)
             results[method.label].append(result)
@@ -110,8 +112,8 @@ def recorded(
         progress(f"{ready.label} seed {ready.task.seed}", row)
 
     try:
-        for node, model in perform(observe).items():
-            save_model(place, node, model, ready.task)
+        for node, module in perform(observe).items():
+            save_model(place, node, module)
     except DivergedError as error:
         diverged = error
     failure = str(diverged) if diverged else None
@@ -130,8 +132,8 @@ def written(
     """The document of some runs; rank 0 writes it into the folder."""
 
     def runs_of(algorithm: str) -> Sequence[SeedResult]:
-        label = next((method.label for method in ready if method.method.algorithm.name == algorithm), None)
-        return results[label] if label else ()
+        rivals = [method for method in ready if method.method.baseline and method.method.algorithm.name == algorithm]
+        return [run for method in rivals for run in results[method.label]]
 
     allreduce, ddp = runs_of("allreduce"), runs_of("ddp")
     graphs = {topology_key(method.method): method.topology for method in ready if method.topology is not None}

@@ -45,12 +45,12 @@ def seed_result(
 
 
 def _reaches(row: Evaluation, target: float | None) -> bool:
-    """Whether the averaged model's score meets the target: accuracy from below, test loss from above."""
+    """Whether every node's own model meets the target: accuracy from below, test loss from above."""
     if target is None:
         return False
-    if row.accuracy is not None:
-        return row.accuracy >= target
-    return row.test_loss is not None and row.test_loss <= target
+    if row.node_accuracy is not None:
+        return min(row.node_accuracy) >= target
+    return all(loss is not None and loss <= target for loss in row.node_test_loss)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -60,13 +60,12 @@ def _mean(values: Sequence[float]) -> float:
 def with_speedups(
     runs: Sequence[SeedResult], allreduce: Sequence[SeedResult], ddp: Sequence[SeedResult]
 ) -> list[SeedResult]:
-    """The runs with their speed-up over each baseline's run of the same seed."""
+    """The runs with their speed-up over each baseline's fastest run of the same seed; None where one got nowhere."""
 
     def speedup(run: SeedResult, baseline: Sequence[SeedResult]) -> float | None:
-        rival = next((other for other in baseline if other.seed == run.seed), None)
-        if rival is None or rival.seconds_to_target is None or not run.seconds_to_target:
-            return None
-        return rival.seconds_to_target / run.seconds_to_target
+        rivals = [other.seconds_to_target for other in baseline if other.seed == run.seed]
+        reached = [seconds for seconds in rivals if seconds is not None]
+        return min(reached) / run.seconds_to_target if reached and run.seconds_to_target else None
 
     return [
         run.model_copy(update={"speedup_vs_allreduce": speedup(run, allreduce), "speedup_vs_ddp": speedup(run, ddp)})
@@ -96,8 +95,13 @@ def topology_key(method: ResolvedMethod) -> str:
 
 
 def _spread(values: Sequence[float | None], name: str) -> Spread:
-    """Minimum, median and maximum; a run that did not get there counts as the worst."""
-    worst = float("-inf") if name.endswith("accuracy") or name.startswith("speedup") else float("inf")
+    """Minimum, median and maximum; a run that did not get there counts as the worst.
+
+    A speed-up is missing where either side did not get there, so it is taken over the seeds where both did.
+    """
+    if name.startswith("speedup"):
+        values = [value for value in values if value is not None] or [None]
+    worst = float("-inf") if name.endswith("accuracy") else float("inf")
     ordered = sorted(worst if value is None else value for value in values)
 
     def number(value: float) -> float | None:

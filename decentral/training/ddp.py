@@ -1,38 +1,40 @@
 """torch's own DistributedDataParallel, run as the outside peer it is: its loop, and no code of ours in its step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
 
+import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from decentral.algorithms.local import LocalOptimizer
-from decentral.errors import LostNeighborError
+from decentral.errors import ConfigError, LostNeighborError
 from decentral.training.loop import Measure, Pace, check_finite
+from decentral.training.objective import flat
 from decentral.training.task import Task
-from decentral.transport.links import told
+from decentral.transport.links import told_by_gloo
 from decentral.transport.world import World
 
+_UNUSED = "Expected to have finished reduction"
 
-def train_ddp(task: Task, local: LocalOptimizer, world: World, epoch: int, pace: Pace, measure: Measure) -> Tensor:
+
+def train_ddp(
+    module: nn.Module, task: Task, local: LocalOptimizer, world: World, epoch: int, pace: Pace, measure: Measure
+) -> None:
     """Train one rank's module with DDP over gloo, with its defaults, on the samples of the node of that number.
 
-    Returns:
-        The final model `(d,)`, the same on every rank.
-
     Raises:
+        ConfigError: a model that DDP cannot train.
         DivergedError: this rank's loss is not finite.
         LostNeighborError: another rank died or stayed silent.
     """
     node = world.rank
-    module, batches, loss_of = task.module(), task.batches(node), task.data.loss
-    patience = timedelta(seconds=world.transport.timeout_s)
-    with world.gloo_interface():
-        dist.init_process_group(
-            "gloo", store=world.prefixed(epoch, "ddp"), rank=node, world_size=world.size, timeout=patience
-        )
-    try:
+    batches, loss_of = task.batches(node), task.data.loss
+    torch.manual_seed(batches.integer_seed("forward"))  # dropout draws from torch's one generator
+    with ddp_group(world, epoch):
         model = DistributedDataParallel(module)
         optimizer = local.factory(model.parameters(), **local.options)
         seconds = 0.0
@@ -48,13 +50,31 @@ def train_ddp(task: Task, local: LocalOptimizer, world: World, epoch: int, pace:
             check_finite({node: loss}, round)
             if pace.is_due(round):
                 measure(round + 1, seconds, {node: flat(module)}, {node: loss.detach()})
+
+
+@contextmanager
+def ddp_group(world: World, epoch: int) -> Iterator[None]:
+    """torch's default process group, over gloo, for the length of the block; its faults become ours.
+
+    Raises:
+        ConfigError: a model that DDP cannot train.
+        LostNeighborError: another rank died or stayed silent.
+    """
+    patience = timedelta(seconds=max(world.transport.timeout_s, world.transport.connect_timeout_s))
+    store = world.prefixed(epoch, "ddp")
+    try:
+        with world.gloo_interface():
+            dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=patience)
+        yield
     except RuntimeError as error:
-        raise LostNeighborError(f"node {node} lost another node: {told(error)} (DDP, gloo)") from error
+        if _UNUSED in str(error):
+            raise ConfigError(
+                "DDP cannot train this model: some of its parameters take no part in the loss; freeze them "
+                "(requires_grad=False) or leave the ddp baseline out"
+            ) from error
+        if (how := told_by_gloo(error)) is None:
+            raise
+        raise LostNeighborError(f"node {world.rank} lost another node: {how} (DDP, gloo)") from error
     finally:
-        dist.destroy_process_group()
-    return flat(module)
-
-
-def flat(module: nn.Module) -> Tensor:
-    """The trainable parameters, one after the other, `(d,)`."""
-    return nn.utils.parameters_to_vector(p for p in module.parameters() if p.requires_grad).detach()
+        if dist.is_initialized():
+            dist.destroy_process_group()

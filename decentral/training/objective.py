@@ -21,6 +21,11 @@ def layout_of(module: nn.Module) -> Layout:
     return tuple(blocks)
 
 
+def flat(module: nn.Module) -> Tensor:
+    """A copy `(d,)` of the trainable parameters, in the layout's order."""
+    return nn.utils.parameters_to_vector(p for p in module.parameters() if p.requires_grad).detach()
+
+
 class Objective:
     """One node's objective.
 
@@ -32,16 +37,12 @@ class Objective:
 
     def __init__(self, module: nn.Module, loss: Loss, batches: Batches) -> None:
         self.layout = layout_of(module)
-        self._module, self._loss, self._batches = module, loss, batches
+        self.module, self._loss, self._batches = module, loss, batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._noise = batches.integer_seed("forward") >> 1
         self._at: Tensor | None = None
         self._gradients: list[Tensor] = []  # one for each Gradient of a step
         self._asked = 0
-
-    def start(self) -> Tensor:
-        """A flat copy `(d,)` of the module's parameters as they are."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
 
     def begin_step(self) -> None:
         """Take back the gradients of the last step."""
@@ -66,7 +67,7 @@ class Objective:
             for parameter, block in zip(self._parameters, self.layout, strict=True):
                 parameter.data = block.of(at)
             self._at = at
-        return self._module
+        return self.module
 
     def _next_gradient(self, at: Tensor) -> Tensor:
         if self._asked == len(self._gradients):

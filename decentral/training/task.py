@@ -11,7 +11,7 @@ from decentral.errors import ConfigError
 from decentral.peer import Layout
 from decentral.training import data, models, partition
 from decentral.training.batches import Batches
-from decentral.training.objective import Objective, layout_of
+from decentral.training.objective import Objective, flat, layout_of
 from decentral.user_code import blame
 
 
@@ -28,6 +28,10 @@ class Task:
     def module(self) -> nn.Module:
         """A node's own module, at the common starting point."""
         return deepcopy(self.initial)
+
+    def start(self) -> Tensor:
+        """A flat copy `(d,)` of the common starting point."""
+        return flat(self.initial)
 
     def batches(self, node: int) -> Batches:
         """A node's minibatches, from the first one on."""

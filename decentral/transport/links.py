@@ -85,10 +85,10 @@ class GlooLink(Link):
 
 
 def _finish(receive: Any, send: Any, timeout_s: float) -> None:
-    patience = timedelta(seconds=max(timeout_s, 0.001))
+    deadline = monotonic() + timeout_s
     try:
-        receive.wait(patience)
-        send.wait(patience)
+        for transfer in (receive, send):
+            transfer.wait(timedelta(seconds=max(deadline - monotonic(), 0.001)))
     except RuntimeError as error:
         raise BrokenLinkError(told(error)) from error
 
@@ -155,11 +155,12 @@ def connect(node: int, neighbors: Iterable[int], store: Store, device: Any, time
 
 def told(error: Exception) -> str:
     """gloo's error in a few words."""
-    text = str(error)
-    for sign, words in _SIGNS.items():
-        if sign in text:
-            return words
-    return text.splitlines()[0][:120]
+    return told_by_gloo(error) or str(error).splitlines()[0][:120]
+
+
+def told_by_gloo(error: Exception) -> str | None:
+    """In a few words how a connection failed; None for an error of another kind."""
+    return next((words for sign, words in _SIGNS.items() if sign in str(error)), None)
 
 
 _SIGNS = {

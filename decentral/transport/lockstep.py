@@ -109,7 +109,7 @@ class LockstepDriver(Driver):
         match asked:
             case Gradient(at=at):
                 answer = self._gradients[node](at)
-                self._answered.append(answer.gradient)
+                self._lend(answer.gradient)
                 return answer
             case Post(payload=payload, neighbors=neighbors):
                 return self._post(node, payload, neighbors)
@@ -140,7 +140,7 @@ class LockstepDriver(Driver):
         received = {neighbor: self._mail.pop((neighbor, node, posted.place)) for neighbor in sorted(posted.neighbors)}
         for neighbor, payload in received.items():
             _check_alike(payload, neighbor, posted.payload, node)
-        self._answered += [tensor for payload in received.values() for tensor in payload]
+        self._lend(*(tensor for payload in received.values() for tensor in payload))
         return received
 
     def _missing(self, node: int, posted: _Posted) -> list[int]:
@@ -151,13 +151,16 @@ class LockstepDriver(Driver):
         for node in self.hosted:
             self.bytes_sent[node] += all_reduce_bytes(mean, len(self.hosted))
         copies = {node: mean.clone() for node in self.hosted}
-        self._answered += copies.values()
+        self._lend(*copies.values())
         return dict(copies)
 
-    def _forget_answers(self) -> None:
+    def _lend(self, *answered: Tensor) -> None:
         if self._poison:
-            for tensor in self._answered:
-                tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
+            self._answered += answered
+
+    def _forget_answers(self) -> None:
+        for tensor in self._answered:
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
         self._answered.clear()
 
     def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:

@@ -13,6 +13,7 @@ from decentral.measure.comparison import Evaluation
 from decentral.measure.run import Prepared, digest, prepare, run_on, simulate
 from decentral.methods import methods
 from decentral.peer import CHUNK
+from decentral.training.objective import flat
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
 
@@ -55,15 +56,15 @@ def prepared(folder: Path, *parts: dict[str, Any]) -> tuple[Prepared, int]:
 
 def simulated(ready: Prepared) -> tuple[list[Tensor], list[Evaluation]]:
     seen: list[Evaluation] = []
-    models = simulate(ready, seen.append)
-    return [models[node] for node in sorted(models)], seen
+    modules = simulate(ready, seen.append)
+    return [flat(modules[node]) for node in sorted(modules)], seen
 
 
 def on_processes(ready: Prepared, run: int) -> tuple[list[Tensor], list[Evaluation]]:
     seen: list[Evaluation] = []
 
     def work(world: World) -> Tensor:
-        return run_on(world, ready, epoch=1, run=run, observe=seen.append)[world.rank]
+        return flat(run_on(world, ready, epoch=1, run=run, observe=seen.append)[world.rank])
 
     return on_ranks(NODES, work), seen
 

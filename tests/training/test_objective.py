@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from decentral.training.batches import Batches
-from decentral.training.objective import Objective
+from decentral.training.objective import Objective, flat
 
 SAMPLES, FEATURES, CLASSES = 40, 6, 3
 
@@ -28,7 +28,7 @@ def objective(node: int = 0, dropout: float = 0.0) -> Objective:
 
 def test_the_gradient_is_autograds() -> None:
     ours, plain, taken = objective(), module(), batches(0)
-    at = ours.start()
+    at = flat(ours.module)
     for _ in range(3):
         ours.begin_step()
         loss, gradient = ours.gradient(at)
@@ -55,14 +55,14 @@ def test_frozen_and_unused_parameters() -> None:
 
     ours = Objective(Partial(), cross_entropy, batches(0))
     assert [block.name for block in ours.layout] == ["unused", "used.weight"]
-    _, gradient = ours.gradient(ours.start())
+    _, gradient = ours.gradient(flat(ours.module))
     assert torch.equal(gradient[:4], torch.zeros(4))
     assert gradient[4:].abs().sum() > 0
 
 
 def test_two_gradients_of_one_step_do_not_share_memory() -> None:
     ours = objective()
-    at = ours.start()
+    at = flat(ours.module)
     first = ours.gradient(at).gradient
     kept = first.clone()
     second = ours.gradient(at + 1).gradient
@@ -73,7 +73,7 @@ def test_two_gradients_of_one_step_do_not_share_memory() -> None:
 def test_dropout_depends_on_node_and_batch_alone() -> None:
     """Nodes of a simulator share torch's generator, real processes do not; both must drop the same units."""
     alone, neighbor, crowded = objective(0, dropout=0.5), objective(1, dropout=0.5), objective(0, dropout=0.5)
-    at = alone.start()
+    at = flat(alone.module)
     for _ in range(4):
         for each in (alone, neighbor, crowded):
             each.begin_step()
@@ -86,7 +86,7 @@ def test_dropout_depends_on_node_and_batch_alone() -> None:
 def test_the_vector_is_the_module() -> None:
     """`module_at` gives views: what is done to the vector is done to the module."""
     ours = objective()
-    at = ours.start()
+    at = flat(ours.module)
     bound = ours.module_at(at)
     at.fill_(2.0)
     assert all((parameter == 2).all() for parameter in bound.parameters())
