@@ -258,7 +258,7 @@ class Experiment(Section):
     """Name of the run folder: letters, digits, dot, dash and underscore."""
     nodes: int = Field(ge=1, le=100_000)
     """Number of nodes; on real processes, one rank per node."""
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=10**9)
     """Rounds to train; in a round every node takes one step."""
     batch_size: int = Field(32, ge=1)
     """Samples per node and step."""

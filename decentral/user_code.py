@@ -38,7 +38,7 @@ def imported(name: str, folder: Path, at: KeyPath) -> Callable[..., Any]:
             f"no module {module_name!r} in {folder} or on the Python path; put {module_name}.py beside the experiment",
             at,
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{module_name} failed on import: {blame(error)}", at) from error
     return function_of(module, function_name, at)
 
@@ -102,7 +102,7 @@ def called(function: Callable[..., Any], *arguments: Any, options: Mapping[str, 
         return function(*arguments, **options)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         name = getattr(function, "__qualname__", type(function).__qualname__)
         raise ConfigError(f"{function.__module__}.{name} failed: {blame(error)}", at) from error
 

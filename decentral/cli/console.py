@@ -4,9 +4,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -23,6 +23,27 @@ STARTED_BY = "DECENTRAL_STARTED_BY"
 """Set in ranks whose parent is our own launcher, which checks before and reports after."""
 
 
+class Prints:
+    """Where what the user's own code prints goes: stderr wherever stdout is for one JSON document, or for nobody."""
+
+    results: TextIO | None = None
+
+    @classmethod
+    @contextmanager
+    def kept_off_stdout(cls) -> Iterator[None]:
+        """Within it, only `print_json` reaches stdout."""
+        cls.results = sys.stdout
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            cls.results = None
+
+
+def _results() -> TextIO:
+    return Prints.results or sys.stdout
+
+
 def stdout() -> Console:
     """The console for results; plain and unwrapped where it is not a terminal."""
     if sys.stdout.isatty():
@@ -32,7 +53,7 @@ def stdout() -> Console:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    _results().write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def complain(line: str) -> None:

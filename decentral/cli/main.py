@@ -4,18 +4,21 @@ Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 dive
 exit code 1, is for our own faults.
 """
 
+import errno
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import typer
 
 from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
-from decentral.cli.console import complain, fail
-from decentral.errors import DecentralError
+from decentral.cli.console import STARTED_BY, Prints, complain, fail
+from decentral.errors import DecentralError, MissingEnvironmentError
 
 INTERRUPTED = 130
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 UsageError: Any = typer.BadParameter.__base__
 """typer brings its own click in newer versions and uses the package in older ones; this class is in both."""
 
@@ -44,17 +47,27 @@ def run() -> None:
         warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
     else:
         warnings.simplefilter("ignore")
+    quiet = "--json" in sys.argv or STARTED_BY in os.environ
+    with Prints.kept_off_stdout() if quiet else nullcontext():
+        code = _code()
+    sys.exit(code or 0)
+
+
+def _code() -> int | None:
     try:
-        code = app(standalone_mode=False)
+        return app(standalone_mode=False)  # type: ignore[no-any-return]
     except DecentralError as error:
-        code = fail(error)
+        return fail(error)
     except UsageError as error:
         error.show()
-        code = error.exit_code
+        return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone
-        code = 0
-    sys.exit(code or 0)
+        return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        return fail(MissingEnvironmentError(f"cannot write {error.filename or 'the output'}: {error.strerror}"))

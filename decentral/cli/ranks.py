@@ -89,6 +89,9 @@ def agreed_folder(world: World, out: Path | None, name: str) -> Path:
     """The job's run folder: rank 0 makes it, the others are told."""
     from decentral.measure.record import new_folder
 
+    if started_by_us():
+        assert out is not None
+        return out
     own = str(new_folder(out, name)) if world.rank == 0 else ""
     folder = Path(world.agree("folder", own))
     folder.mkdir(parents=True, exist_ok=True)

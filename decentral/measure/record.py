@@ -28,11 +28,18 @@ def new_folder(out: Path | None, name: str) -> Path:
     Raises:
         ConfigError: it exists and is not an empty folder, or cannot be made.
     """
-    folder = out or Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not empty; give another folder with --out, or move it away")
+    now = datetime.now(UTC)
+    folder = out or Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S-%f}"[:-3]
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file; give a folder with --out")
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} exists and is not empty; give another folder with --out, or move it away")
         folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "started.json").open("x") as claim:  # only one of two commands at the same moment gets it
+            claim.write(json.dumps({"started": now.isoformat()}) + "\n")
+    except FileExistsError as error:
+        raise ConfigError(f"another command has just begun in {folder}; give another folder with --out") from error
     except OSError as error:
         raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; give another with --out") from error
     return folder

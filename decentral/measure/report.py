@@ -23,7 +23,7 @@ from decentral.measure.tables import printable
 COLORS = ("#3b82d6", "#d9730d", "#2e9e5b", "#9b5de5", "#d6456b", "#1a9ba8", "#a67c00", "#c04fc0")
 BASELINE_COLORS = ("#7c8694", "#a87a58", "#5f8f8a")
 BASELINES = {"allreduce": ("all-reduce", "speedup_vs_allreduce"), "ddp": ("DDP", "speedup_vs_ddp")}
-WRITES = "what `decentral speedup` writes; give the whole folder that it wrote"
+WRITES = "what a finished `speedup`, `train` or `simulate` writes; give the whole folder of one that went through"
 
 
 def write_report(folder: Path) -> Path:

@@ -138,6 +138,10 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
         LostNeighborError: a neighbor died or stayed silent.
     """
     objective = prepared.task.objective(world.rank)
+    if world.agree(f"data/{epoch}", str(prepared.task.fingerprint)) != str(prepared.task.fingerprint):
+        raise ConfigError(
+            f"node {world.rank} loaded other samples than node 0; data must be the same on all: seed what it draws"
+        )
     driver = world.driver(prepared.topology, objective.gradient, run, epoch)
     try:
         if prepared.algorithm is None:
@@ -182,13 +186,16 @@ def _trained_by_ddp(
 
 def _with_first_cause(error: DecentralError, first: tuple[int, str] | None) -> DecentralError:
     """A lost neighbor is often the echo of a fault elsewhere: say which."""
-    if not isinstance(error, LostNeighborError) or first is None or first[1] == str(error):
+    if first is None or first[1] == str(error):
+        return error
+    if not isinstance(error, LostNeighborError):
+        error.echo = first[0] == error.exit_code
         return error
     code, text = first
     if code == LostNeighborError.exit_code:
         return LostNeighborError(f"{error}; before that: {text}")
     cause = DivergedError(text) if code == DivergedError.exit_code else DecentralError(text)
-    cause.echo = True
+    cause.exit_code, cause.echo = code, True
     return cause
 
 

@@ -117,7 +117,7 @@ def _executed(path: Path, at: KeyPath) -> ModuleType:
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{path} failed: {blame(error)}", at) from error
     return module
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from decentral import config
 from decentral.errors import ConfigError
 from decentral.seeding import integer_seed
-from decentral.user_code import called, checked_options, imported
+from decentral.user_code import blame, called, checked_options, imported
 
 Shape = tuple[int, ...]
 
@@ -46,7 +46,10 @@ def build(
     make = MODELS[config.OWN if isinstance(section, config.OwnCode) else section.name]
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, -1, "model"))
-        model = make(section, sample_shape=sample_shape, outputs=outputs, folder=folder)
+        try:
+            model = make(section, sample_shape=sample_shape, outputs=outputs, folder=folder)
+        except RuntimeError as error:
+            raise ConfigError(f"model {section.name} cannot be made: {blame(error)}", section.path) from error
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         warnings.warn(
             f"model {section.name} has BatchNorm: its running statistics are not averaged, each node keeps its own; "

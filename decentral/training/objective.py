@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from decentral.errors import ConfigError
 from decentral.peer import Block, Layout, LossAndGradient
 from decentral.training.batches import Batches
+from decentral.user_code import blame
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,8 +59,11 @@ class Objective:
         # Dropout and the like draw from torch's one generator: what it gives may depend on this node and batch alone.
         torch.default_generator.manual_seed(self._noise + self._batches.taken)
         inputs, targets = self._batches.next()
-        loss = self._loss(module(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            loss = self._loss(module(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise ConfigError(f"the model failed in training: {blame(error)}") from error
         return LossAndGradient(loss.detach(), gradient)
 
     def module_at(self, at: Tensor) -> nn.Module:

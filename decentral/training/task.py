@@ -2,6 +2,8 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,14 @@ class Task:
     initial: nn.Module  # never trained itself; nodes get copies
     batch_size: int
     seed: int
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A CRC of all samples: every node of a run must have loaded the same."""
+        data, checksum = self.data, 0
+        for tensor in (data.train_inputs, data.train_targets, data.test_inputs, data.test_targets):
+            checksum = crc32(tensor.contiguous().numpy().tobytes(), checksum)
+        return checksum
 
     def module(self) -> nn.Module:
         """A node's own module, at the common starting point."""
@@ -73,6 +83,8 @@ def task(experiment: Experiment, seed: int) -> Task:
         shards = partition.split(experiment.partition, loaded.train_targets, experiment.nodes, seed)
     module = models.build(experiment.model, loaded.sample_shape, loaded.outputs, seed, dtype, experiment.folder)
     _try(module, loaded, experiment)
+    if loaded.classes is not None and experiment.target is not None and not 0 <= experiment.target <= 1:
+        raise ConfigError(f"found {experiment.target:g}; required: an accuracy from 0 to 1, such as 0.95", ("target",))
     return Task(loaded, shards, module, experiment.batch_size, seed)
 
 

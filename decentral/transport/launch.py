@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import NamedTuple
 
@@ -30,8 +31,13 @@ class Ending(NamedTuple):
 
 def start_ranks(nproc: int, arguments: Sequence[str], environment: Mapping[str, str]) -> Ending:
     """Run `python -m decentral ARGUMENTS` as `nproc` ranks on this machine and wait for their end."""
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # torchrun's own lines; the ranks say what happened
     os.environ.update(environment)
+    with TemporaryDirectory(prefix="decentral-") as logs:
+        return _started(nproc, arguments, logs)
+
+
+def _started(nproc: int, arguments: Sequence[str], logs: str) -> Ending:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -41,7 +47,7 @@ def start_ranks(nproc: int, arguments: Sequence[str], environment: Mapping[str, 
         rdzv_endpoint="127.0.0.1:0",
         max_restarts=0,
         local_addr="127.0.0.1",
-        logs_specs=DefaultLogsSpecs(),
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "decentral", *arguments)

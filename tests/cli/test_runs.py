@@ -14,7 +14,7 @@ def test_a_simulated_run_leaves_a_whole_record(decentral: Command, small: Path) 
     assert result.code == 0
     run = small.parent / "run"
     assert {path.name for path in run.iterdir()} == {
-        "comparison.json", "config.json", "metrics.jsonl", "models", "topology.json", "versions.json",
+        "comparison.json", "config.json", "metrics.jsonl", "models", "started.json", "topology.json", "versions.json",
     }  # fmt: skip
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1 + 12 // 4
     models = [load_file(run / "models" / f"node-{node}.safetensors") for node in range(4)]
@@ -152,13 +152,13 @@ def test_running_statistics_are_evaluated_and_saved_as_trained(decentral: Comman
         "from torch import nn\n\ndef build():\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))\n"
     )
-    overrides = ("-s", "model=normed:build", "-s", "nodes=1", "-s", "rounds=40", "--out", "run", "--json")
+    overrides = ("-s", "model=normed:build", "-s", "nodes=1", "-s", "rounds=100", "--out", "run", "--json")
     result = decentral("simulate", str(small), *overrides)
     assert "running statistics are not averaged" in result.err
     saved = load_file(small.parent / "run" / "models" / "node-0.safetensors")
-    assert saved["2.num_batches_tracked"] == 40
+    assert saved["2.num_batches_tracked"] == 100
     assert saved["2.running_mean"].abs().max() > 0.01
-    assert result.json["methods"][0]["final_accuracy"] > 0.85
+    assert result.json["methods"][0]["final_accuracy"] > 0.9
 
 
 def test_an_algorithm_of_the_users_own(decentral: Command, small: Path) -> None:

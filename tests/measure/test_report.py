@@ -215,7 +215,7 @@ def test_torn_last_line_is_tolerated_and_nothing_else(tmp_path: Path) -> None:
     write_report(tmp_path)
     for spoiled in (b"", b"{}\n", whole[:-20] + b"\n", b"\xff\n", b'{"round": "x"}'):
         metrics.write_bytes(spoiled)
-        with pytest.raises(ConfigError, match=r"0-seed0/metrics\.jsonl.*expected what `decentral speedup` writes"):
+        with pytest.raises(ConfigError, match=r"0-seed0/metrics\.jsonl.*expected what a finished `speedup`"):
             write_report(tmp_path)
     metrics.unlink()
     with pytest.raises(ConfigError, match=r"0-seed0/metrics\.jsonl: cannot be read \(No such file"):
