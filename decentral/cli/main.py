@@ -55,7 +55,10 @@ def run() -> None:
 
 def _code() -> int | None:
     try:
-        return app(standalone_mode=False)  # type: ignore[no-any-return]
+        code: int | None = app(standalone_mode=False)
+        if code == INTERRUPTED and STARTED_BY not in os.environ:
+            complain("interrupted; what was recorded until then stays")
+        return code
     except DecentralError as error:
         return fail(error)
     except UsageError as error:
