@@ -15,6 +15,7 @@ import networkx as nx
 
 from decentral.config import KeyPath
 from decentral.errors import ConfigError, nearest
+from decentral.shipped import shipped
 from decentral.topology.graph import checked_graph
 from decentral.topology.graph_files import READERS, read
 from decentral.topology.topology import Topology
@@ -60,10 +61,10 @@ def find(name: str, folder: Path) -> Path:
         ConfigError: there is none.
     """
     if not _is_path(name):
-        shipped = _shipped()
-        if name not in shipped:
-            raise ConfigError(f"the gallery has no topology {name!r}{nearest(name, shipped)}")
-        return shipped[name]
+        known = _shipped()
+        if name not in known:
+            raise ConfigError(f"the gallery has no topology {name!r}{nearest(name, known)}")
+        return known[name]
     if Path(name).suffix not in SUFFIXES:
         raise ConfigError(f"{name} has the suffix {Path(name).suffix!r}; a topology file is one of {_one_of()}")
     for path in (folder / name, Path.cwd() / name):
@@ -89,11 +90,7 @@ def summary(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    """The gallery's files by name: inside an installed wheel, else beside the package in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "_shipped" / "topologies"
-    folder = installed if installed.is_dir() else package.parent / "topologies"
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES}
+    return {path.stem: path for path in sorted(shipped("topologies").iterdir()) if path.suffix in SUFFIXES}
 
 
 def _is_path(name: str) -> bool:
