@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
 
 class DecentralError(Exception):
     """A fault that a user can mend. The command line prints it as one line and exits with `exit_code`."""

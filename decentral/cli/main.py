@@ -15,9 +15,8 @@ import typer
 
 from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
-from decentral.errors import DecentralError, MissingEnvironmentError
+from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 
-INTERRUPTED = 130
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 UsageError: Any = typer.BadParameter.__base__
 """typer brings its own click in newer versions and uses the package in older ones; this class is in both."""

@@ -22,8 +22,11 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
     """The command that a user would type for this job."""
-    options = [word for override in overrides for word in ("-s", override)]
-    return shlex.join(["decentral", verb, str(file), *options])
+    return shlex.join(["decentral", verb, str(file), *_options(overrides)])
+
+
+def _options(overrides: Sequence[str]) -> list[str]:
+    return [word for override in overrides for word in ("-s", override)]
 
 
 @contextmanager
@@ -58,8 +61,7 @@ def start(
     """
     from decentral.transport.launch import start_ranks
 
-    options = [word for override in overrides for word in ("-s", override)]
-    arguments = [*verb, str(file), *options, *more, "--out", str(folder)]
+    arguments = [*verb, str(file), *_options(overrides), *more, "--out", str(folder)]
     environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
     ending = start_ranks(experiment.nodes, arguments, environment)
     if ending.code:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -14,8 +14,6 @@ Step = Coroutine[Any, Any, Tensor]
 
 GradientAt = Callable[[Tensor], LossAndGradient]
 """A node's answer to `Gradient`: the loss and flat gradient of its next minibatch at a point `(d,)`."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)

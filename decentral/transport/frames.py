@@ -30,7 +30,7 @@ class FrameError(Exception):
 class Stamp(NamedTuple):
     """What both ends of a link must agree on for one message."""
 
-    run: int  # 64-bit digest of run and experiment
+    run: int  # 64-bit digest of the experiment
     epoch: int  # incarnation of the link
     sender: int
     round: int

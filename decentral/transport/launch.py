@@ -16,9 +16,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from decentral.errors import LostNeighborError
-
-INTERRUPTED = 130
+from decentral.errors import INTERRUPTED, LostNeighborError
 
 
 class Ending(NamedTuple):

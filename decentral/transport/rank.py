@@ -53,7 +53,7 @@ class RankDriver(Driver):
         links: one to each neighbor in the graph.
         gradient: the node's answer to `Gradient`.
         group: makes the group of all ranks when first needed: for AllReduce and for measurement.
-        run: 64-bit digest of run and experiment; both ends of a link must have the same.
+        run: 64-bit digest of the experiment; both ends of a link must have the same.
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
     """

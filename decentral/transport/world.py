@@ -136,7 +136,7 @@ class World:
 
         Args:
             topology: the graph; None for a centralized method, which has no links.
-            run: 64-bit digest of run and experiment.
+            run: 64-bit digest of the experiment.
             epoch: number of the run in this job.
         """
         patience = self.transport.connect_timeout_s
