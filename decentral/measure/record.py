@@ -14,6 +14,7 @@ from torch import nn
 from decentral import __version__
 from decentral.config import Experiment
 from decentral.errors import ConfigError
+from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import Evaluation, TopologySummary
 from decentral.methods import ResolvedMethod
 from decentral.topology.analysis import spectrum
@@ -43,16 +44,6 @@ def new_folder(out: Path | None, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; give another with --out") from error
     return folder
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_json(path: Path, document: Any) -> None:

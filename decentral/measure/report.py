@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from contextlib import suppress
 from importlib import resources
 from itertools import cycle
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from decentral.errors import ConfigError
 from decentral.measure import tables
+from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
 from decentral.measure.tables import printable
@@ -41,16 +41,11 @@ def write_report(folder: Path) -> Path:
     comparison = read_comparison(folder / DOCUMENT)
     page = _page(comparison, _every_series(folder, comparison))
     path = folder / "report.html"
-    partial = folder / f".report.html.{os.getpid()}"
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        return partial.replace(path)
+        write_atomically(path, page.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); make room or give it permission") from error
+    return path
 
 
 def read_comparison(path: Path) -> Comparison:
