@@ -34,7 +34,7 @@ def step(
     from decentral.measure.record import new_folder, write_json
     from decentral.measure.run import digest, prepare_all
     from decentral.methods import methods
-    from decentral.transport.world import launched
+    from decentral.transport.launcher import launched
 
     file, overrides = file or shipped("launch") / "bench_step.yaml", set_ or []
     loaded = load(file, overrides)

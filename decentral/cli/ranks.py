@@ -15,7 +15,8 @@ import typer
 from decentral.cli.console import STARTED_BY, complain, print_json
 from decentral.config import Experiment
 from decentral.errors import ConfigError
-from decentral.transport.world import Launched, World
+from decentral.transport.launcher import Launched
+from decentral.transport.world import World
 
 _SET_PARENT_DEATH_SIGNAL = 1
 

@@ -14,7 +14,7 @@ def speedup(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = 
     from decentral.measure.run import digest, prepare_all
     from decentral.measure.speedup import compare
     from decentral.methods import methods
-    from decentral.transport.world import launched
+    from decentral.transport.launcher import launched
 
     overrides = set_ or []
     loaded = load(file, overrides)

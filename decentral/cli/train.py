@@ -12,7 +12,7 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest, own_method
     from decentral.measure.speedup import run_alone
-    from decentral.transport.world import launched
+    from decentral.transport.launcher import launched
 
     overrides = set_ or []
     loaded = load(file, overrides)

@@ -85,20 +85,29 @@ class RankDriver(Driver):
         self._lent: list[Tensor] = []  # frames whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
-        self._round, self._sequence = round, 0
         step = steps[self._node]
+        self.begin_round(round)
         answer: object = None
         try:
             while not isinstance(asked := proceed(step, answer), Finished):
-                answer = self._perform(asked)
+                answer = self.perform(asked)
         finally:
             step.close()
+        self.end_round()
+        return {self._node: asked.loss}
+
+    def begin_round(self, round: int) -> None:
+        """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
+        self._round, self._sequence = round, 0
+
+    def end_round(self) -> None:
+        """Reuse the memory of what the round's step was lent."""
         for frame in self._lent:
             self._free.setdefault(frame.numel(), []).append(frame)
         self._lent.clear()
-        return {self._node: asked.loss}
 
-    def _perform(self, asked: Effect[Any]) -> object:
+    def perform(self, asked: Effect[Any]) -> object:
+        """Answer one effect of the hosted node."""
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)

@@ -8,7 +8,8 @@ import pytest
 
 from decentral.config import Gloo
 from decentral.errors import ConfigError, DivergedError, LostNeighborError, MissingEnvironmentError
-from decentral.transport.world import Launched, World, launched
+from decentral.transport.launcher import Launched, launched
+from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(90)
