@@ -28,7 +28,7 @@ LAYERS = {
         "decentral.user_code",
     ),
     "topology": ("decentral.topology",),
-    "waist": ("decentral.peer", "decentral.compression"),
+    "waist": ("decentral.peer", "decentral.fused", "decentral.compression"),
     "middle": ("decentral.transport", "decentral.algorithms"),
     "training": ("decentral.training",),
     "measure": ("decentral.measure",),

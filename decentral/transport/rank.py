@@ -32,7 +32,9 @@ from decentral.transport.frames import (
     payload_views,
     signature,
 )
-from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, told
+from decentral.transport.gloo import told
+from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link
+from decentral.transport.wiring import Wires
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class _Posted:
     versions: tuple[int, ...]
     stamp: Stamp
     outgoing: Tensor
-    incoming: dict[int, tuple[Tensor, Finish]]  # neighbor: the frame that it fills, and what waits for it
+    incoming: dict[int, Finish]  # by neighbor, what waits for its frame
 
 
 class RankDriver(Driver):
@@ -50,7 +52,7 @@ class RankDriver(Driver):
     Args:
         node: the node, and rank, of this process.
         nodes: how many there are.
-        links: one to each neighbor in the graph.
+        wires: the links to its neighbors in the graph.
         gradient: the node's answer to `Gradient`.
         group: makes the group of all ranks when first needed: for AllReduce and for measurement.
         run: 64-bit digest of the experiment; both ends of a link must have the same.
@@ -62,7 +64,7 @@ class RankDriver(Driver):
         self,
         node: int,
         nodes: int,
-        links: Mapping[int, Link],
+        wires: Wires,
         gradient: GradientAt,
         group: Callable[[], Any],
         run: int,
@@ -72,7 +74,7 @@ class RankDriver(Driver):
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
-        self._links = dict(links)
+        self._wires, self._links = wires, wires.links
         self._gradient = gradient
         self._make_group, self._group = group, None
         self._run, self._epoch = run, epoch
@@ -81,8 +83,8 @@ class RankDriver(Driver):
         self._sequence = 0  # exchanges begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
-        self._free: dict[int, list[Tensor]] = {}  # frames by size
-        self._lent: list[Tensor] = []  # frames whose payloads the step may still read
+        self._sent: list[Tensor] = []  # frames of this round's exchanges that are through
+        self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         step = steps[self._node]
@@ -102,9 +104,12 @@ class RankDriver(Driver):
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
-        for frame in self._lent:
-            self._free.setdefault(frame.numel(), []).append(frame)
+        for link, frame in self._lent:
+            link.release(frame)
+        for frame in self._sent:
+            self._wires.outbox.give_back(frame)
         self._lent.clear()
+        self._sent.clear()
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
@@ -112,9 +117,9 @@ class RankDriver(Driver):
             case Gradient(at=at):
                 return self._gradient(at)
             case Exchange(payload=payload, neighbors=neighbors):
-                return self._collect(self._post(payload, neighbors), "Exchange")
+                return self._collect(self._post(payload, neighbors, overlapped=False), "Exchange")
             case Post(payload=payload, neighbors=neighbors):
-                return self._post(payload, neighbors)
+                return self._post(payload, neighbors, overlapped=True)
             case Collect(ticket=ticket):
                 return self._collect(ticket, "Collect")
             case AllReduce(x=x):
@@ -123,17 +128,16 @@ class RankDriver(Driver):
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool) -> Ticket:
         self._tickets += 1
         ticket = Ticket(self._tickets)
         stamp = self._stamp(payload)
-        outgoing = self._frame(stamp)
+        outgoing = self._wires.outbox.take(HEADER_BYTES + stamp.payload_bytes)
         fill(outgoing, stamp, payload)
         self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, outgoing, {})
         for neighbor in neighbors:
-            incoming = self._frame(stamp)
             try:
-                posted.incoming[neighbor] = incoming, self._links[neighbor].start(outgoing, incoming)
+                posted.incoming[neighbor] = self._links[neighbor].start(outgoing, overlapped)
             except BrokenLinkError as error:
                 raise self._lost(neighbor, "Post", outgoing.numel(), 0.0, str(error)) from error
         self.bytes_sent[self._node] += len(neighbors) * outgoing.numel()
@@ -141,7 +145,7 @@ class RankDriver(Driver):
         return ticket
 
     def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
-        posted = self._posted[ticket]  # kept if a neighbor is lost: gloo may still fill the frames of the others
+        posted = self._posted[ticket]  # kept if a neighbor is lost: the others' frames may still be on their way
         deadline = monotonic() + self._timeout_s
         received = {}
         for neighbor in posted.incoming:
@@ -149,18 +153,18 @@ class RankDriver(Driver):
             received[neighbor] = payload_views(frame, posted.payload)
         check_untouched(posted.payload, posted.versions, self._node)
         del self._posted[ticket]
-        self._lent += [posted.outgoing, *(frame for frame, _ in posted.incoming.values())]
+        self._sent.append(posted.outgoing)
         return received
 
     def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
-        frame, finish = posted.incoming[neighbor]
-        expected = posted.stamp._replace(sender=neighbor)
+        size, expected = posted.outgoing.numel(), posted.stamp._replace(sender=neighbor)
         try:
-            finish(deadline - monotonic())
+            frame = posted.incoming[neighbor](deadline - monotonic())
+            self._lent.append((self._links[neighbor], frame))
             check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
         except BrokenLinkError as error:
             waited_s = self._timeout_s - (deadline - monotonic())
-            raise self._lost(neighbor, kind, frame.numel(), waited_s, str(error)) from error
+            raise self._lost(neighbor, kind, size, waited_s, str(error)) from error
         except FrameError as error:
             raise LostNeighborError(
                 f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
@@ -178,11 +182,6 @@ class RankDriver(Driver):
     def _stamp(self, payload: Payload) -> Stamp:
         nbytes = payload_bytes(payload)
         return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
-
-    def _frame(self, stamp: Stamp) -> Tensor:
-        size = HEADER_BYTES + stamp.payload_bytes
-        free = self._free.get(size)
-        return free.pop() if free else torch.zeros(size, dtype=torch.uint8)
 
     def _all_ranks(self) -> Any:
         if self._group is None:
@@ -223,8 +222,7 @@ class RankDriver(Driver):
         return [numbers.tolist() for numbers in everyone]
 
     def close(self) -> None:
-        for link in self._links.values():
-            link.close()
+        self._wires.close()
         self._posted.clear()
         self._group = None
 

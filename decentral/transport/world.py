@@ -9,13 +9,14 @@ from typing import Any
 
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
-from decentral.config import Gloo
+from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
 from decentral.topology.topology import Topology
 from decentral.transport.driver import GradientAt
+from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
 from decentral.transport.launcher import Launched
-from decentral.transport.links import INTERFACE_VARIABLE, connect, gloo_device, gloo_group, loopback_interface
 from decentral.transport.rank import RankDriver
+from decentral.transport.wiring import Wires, Wiring
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class World:
     size: int
     store: Store
     device: Any
-    transport: Gloo
+    transport: Transport
     one_machine: bool = True
 
     @classmethod
-    def join(cls, launched: Launched, transport: Gloo, nodes: int, digest: int) -> "World":
+    def join(cls, launched: Launched, transport: Transport, nodes: int, digest: int) -> "World":
         """Meet the other ranks.
 
         Args:
@@ -87,22 +88,30 @@ class World:
         """A part of the store that belongs to one run, and to one purpose in it."""
         return PrefixStore(f"run/{epoch}/{name}", self.store)
 
-    def driver(self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int) -> RankDriver:
+    def driver(
+        self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int, largest: int = 0
+    ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
         Args:
             topology: the graph; None for a centralized method, which has no links.
             run: 64-bit digest of the experiment.
             epoch: number of the run in this job.
+            largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
         """
-        patience = self.transport.connect_timeout_s
 
         def group() -> Any:
-            return gloo_group(self.prefixed(epoch, "all"), self.rank, self.size, self.device, patience)
+            patience_s = self.transport.connect_timeout_s
+            return gloo_group(self.prefixed(epoch, "all"), self.rank, self.size, self.device, patience_s)
 
-        neighbors = topology.neighbors(self.rank) if topology else ()
-        links = connect(self.rank, neighbors, self.prefixed(epoch, "edge"), self.device, patience)
-        return RankDriver(self.rank, self.size, links, gradient, group, run, epoch, timeout_s=self.transport.timeout_s)
+        wires = self.wiring(epoch, largest).connect(topology.neighbors(self.rank)) if topology else Wires()
+        return RankDriver(self.rank, self.size, wires, gradient, group, run, epoch, timeout_s=self.transport.timeout_s)
+
+    def wiring(self, epoch: int, largest: int = 0) -> Wiring:
+        """How this node is linked to others in one run."""
+        asked = self.transport
+        store = self.prefixed(epoch, "wires")
+        return Wiring(self.rank, store, self.device, asked.connect_timeout_s, asked.name, None, largest)
 
     @contextmanager
     def gloo_interface(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from decentral.topology.mixing import Row
 from decentral.transport.driver import Driver
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
+from decentral.transport.wiring import Wires
 
 LOSS = torch.zeros(())
 
@@ -27,7 +28,7 @@ def lockstep() -> Driver:
 
 
 def rank() -> Driver:
-    return RankDriver(0, 1, {}, no_gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
+    return RankDriver(0, 1, Wires(), no_gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
 
 
 DRIVERS = [lockstep, rank]

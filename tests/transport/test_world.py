@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from decentral.config import Gloo
+from decentral.config import Transport
 from decentral.errors import ConfigError, DivergedError, LostNeighborError, MissingEnvironmentError
 from decentral.transport.launcher import Launched, launched
 from decentral.transport.world import World
@@ -75,7 +75,7 @@ def meeting(monkeypatch: pytest.MonkeyPatch) -> str:
 def join(rank: int, size: int, digest: int = 7, nodes: int | None = None, timeout_s: float = 30.0) -> World:
     found = launched({"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"})
     assert found is not None
-    return World.join(found, Gloo(connect_timeout_s=timeout_s), nodes or size, digest)
+    return World.join(found, Transport(connect_timeout_s=timeout_s), nodes or size, digest)
 
 
 def outcomes(size: int, digest_of: Callable[[int], int]) -> list[str]:
