@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions  # type: ignore[attr-defined]
 
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
@@ -22,6 +21,7 @@ from decentral.transport.driver import (
     proceed,
     versions,
 )
+from decentral.transport.everyone import Everyone
 from decentral.transport.frames import (
     HEADER_BYTES,
     FrameError,
@@ -32,9 +32,10 @@ from decentral.transport.frames import (
     payload_views,
     signature,
 )
-from decentral.transport.gloo import told
 from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link
 from decentral.transport.wiring import Wires
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class RankDriver(Driver):
         nodes: how many there are.
         wires: the links to its neighbors in the graph.
         gradient: the node's answer to `Gradient`.
-        group: makes the group of all ranks when first needed: for AllReduce and for measurement.
+        everyone: all ranks together, for AllReduce and for measurement.
         run: 64-bit digest of the experiment; both ends of a link must have the same.
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
@@ -66,7 +67,7 @@ class RankDriver(Driver):
         nodes: int,
         wires: Wires,
         gradient: GradientAt,
-        group: Callable[[], Any],
+        everyone: Everyone,
         run: int,
         epoch: int,
         timeout_s: float,
@@ -76,7 +77,9 @@ class RankDriver(Driver):
         self._node, self._nodes = node, nodes
         self._wires, self._links = wires, wires.links
         self._gradient = gradient
-        self._make_group, self._group = group, None
+        self._everyone = everyone
+        self._sums: list[Tensor] = []  # one for each AllReduce of a round
+        self._reduced = 0  # in this round
         self._run, self._epoch = run, epoch
         self._timeout_s = timeout_s
         self._round = 0
@@ -100,7 +103,7 @@ class RankDriver(Driver):
 
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
-        self._round, self._sequence = round, 0
+        self._round, self._sequence, self._reduced = round, 0, 0
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
@@ -124,7 +127,7 @@ class RankDriver(Driver):
                 return self._collect(ticket, "Collect")
             case AllReduce(x=x):
                 self.bytes_sent[self._node] += all_reduce_bytes(x, self._nodes)
-                return self._mean(x, "AllReduce")
+                return self._mean(x, "AllReduce", out=self._next_sum(x))
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
@@ -183,48 +186,41 @@ class RankDriver(Driver):
         nbytes = payload_bytes(payload)
         return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
 
-    def _all_ranks(self) -> Any:
-        if self._group is None:
-            self._group = self._make_group()
-        return self._group
+    def _next_sum(self, x: Tensor) -> Tensor:
+        if self._reduced == len(self._sums):
+            self._sums.append(torch.empty_like(x))
+        self._reduced += 1
+        return self._sums[self._reduced - 1]
 
-    def _mean(self, x: Tensor, kind: str) -> Tensor:
-        total = x.clone()
-        self._together(kind, total.nbytes, AllreduceOptions(), lambda group, how: group.allreduce([total], how))
-        return total.div_(self._nodes)
+    def _mean(self, x: Tensor, kind: str, out: Tensor) -> Tensor:
+        out.copy_(x)
+        self._together(kind, x.nbytes, partial(self._everyone.add_up, out))
+        return out.div_(self._nodes)
 
-    def _together(
-        self, kind: str, nbytes: int, options: Any, begin: Callable[[Any, Any], Any], patience_s: float = 0.0
-    ) -> None:
+    def _together(self, kind: str, nbytes: int, perform: Callable[[float], T], patience_s: float = 0.0) -> T:
         """Perform one operation of all ranks within the timeout."""
-        # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.
-        options.timeout = patience = timedelta(seconds=self._timeout_s + patience_s)
         began = monotonic()
         try:
-            begin(self._all_ranks(), options).wait(patience)
-        except RuntimeError as error:
-            waited_s = monotonic() - began
+            return perform(self._timeout_s + patience_s)
+        except BrokenLinkError as error:
             raise LostNeighborError(
-                f"node {self._node} waited {waited_s:.1f} s for all nodes in round {self._round}: {told(error)} "
-                f"({kind}, {_human_bytes(nbytes)}, gloo)"
+                f"node {self._node} waited {monotonic() - began:.1f} s for all nodes in round {self._round}: {error} "
+                f"({kind}, {_human_bytes(nbytes)}, {self._everyone.name})"
             ) from error
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return self._mean(vectors[self._node], "evaluation")
+        own = vectors[self._node]
+        return self._mean(own, "evaluation", out=torch.empty_like(own))
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
-        everyone = [torch.empty_like(own) for _ in range(self._nodes)]
-        options = AllgatherOptions()
-        self._together(
-            "evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how), patience_s
-        )
-        return [numbers.tolist() for numbers in everyone]
+        gathered = self._together("evaluation", own.nbytes, partial(self._everyone.gather, own), patience_s)
+        return [numbers.tolist() for numbers in gathered]
 
     def close(self) -> None:
         self._wires.close()
         self._posted.clear()
-        self._group = None
+        self._everyone.close()
 
 
 def _human_bytes(nbytes: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
@@ -13,8 +14,10 @@ from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
 from decentral.topology.topology import Topology
 from decentral.transport.driver import GradientAt
+from decentral.transport.everyone import Everyone, GlooEveryone
 from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
 from decentral.transport.launcher import Launched
+from decentral.transport.mpi import MPIEveryone, MPILink, Office
 from decentral.transport.rank import RankDriver
 from decentral.transport.wiring import Wires, Wiring
 
@@ -32,6 +35,7 @@ class World:
     device: Any
     transport: Transport
     one_machine: bool = True
+    office: Office | None = None  # of MPI, in ranks that it has started
 
     @classmethod
     def join(cls, launched: Launched, transport: Transport, nodes: int, digest: int) -> "World":
@@ -100,18 +104,24 @@ class World:
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
         """
 
-        def group() -> Any:
-            patience_s = self.transport.connect_timeout_s
-            return gloo_group(self.prefixed(epoch, "all"), self.rank, self.size, self.device, patience_s)
-
         wires = self.wiring(epoch, largest).connect(topology.neighbors(self.rank)) if topology else Wires()
-        return RankDriver(self.rank, self.size, wires, gradient, group, run, epoch, timeout_s=self.transport.timeout_s)
+        everyone = self.everyone(epoch)
+        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s)
+
+    def everyone(self, epoch: int) -> Everyone:
+        """All ranks together in one run."""
+        if self.office is not None and self.transport.name == "mpi":
+            return MPIEveryone(self.office)
+        patience_s = self.transport.connect_timeout_s
+        store = self.prefixed(epoch, "all")
+        return GlooEveryone(lambda: gloo_group(store, self.rank, self.size, self.device, patience_s), self.size)
 
     def wiring(self, epoch: int, largest: int = 0) -> Wiring:
         """How this node is linked to others in one run."""
         asked = self.transport
         store = self.prefixed(epoch, "wires")
-        return Wiring(self.rank, store, self.device, asked.connect_timeout_s, asked.name, None, largest)
+        by_mpi = None if self.office is None else partial(MPILink, self.office, tag=epoch, largest=largest)
+        return Wiring(self.rank, store, self.device, asked.connect_timeout_s, asked.name, by_mpi, largest)
 
     @contextmanager
     def gloo_interface(self) -> Iterator[None]:

@@ -244,7 +244,7 @@ def test_a_frame_of_the_right_length_and_the_wrong_stamp_is_refused(difference: 
             settings |= difference
         other, round, payload = 1 - world.rank, settings.pop("round"), settings.pop("payload")
         wires = world.wiring(epoch=0).connect([other])
-        driver = RankDriver(world.rank, 2, wires, gradient, lambda: None, timeout_s=PATIENCE_S, **settings)
+        driver = RankDriver(world.rank, 2, wires, gradient, world.everyone(0), timeout_s=PATIENCE_S, **settings)
         return lost(lambda: exchange(driver, payload, (other,), round))
 
     said = on_ranks(2, work)[0]
