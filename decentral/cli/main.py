@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
+from decentral.cli import bench, check, doctor, explain, launch, report, simulate, speedup, topology, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 from decentral.transport.launcher import is_first
@@ -35,7 +35,9 @@ app.command("explain")(explain.explain)
 app.command("simulate")(simulate.simulate)
 app.command("train")(train.train)
 app.command("speedup")(speedup.speedup)
+app.command("launch")(launch.launch)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,5 @@
+"""`decentral doctor`."""
+
+
+def doctor() -> None:
+    """Placeholder."""
