@@ -232,8 +232,9 @@ def quoted_yaml(text: str) -> str:
 
 
 def literal_yaml(text: str) -> str:
-    """A text of several lines as a YAML scalar, in YAML's literal form where that can hold it."""
-    return yaml.safe_dump(text, default_style="|", allow_unicode=True, width=float("inf")).rstrip("\n")
+    """A text of several lines as a YAML scalar: literal where that can be indented further, else in quotes."""
+    literal = yaml.safe_dump(text, default_style="|", allow_unicode=True, width=float("inf"))
+    return literal.rstrip("\n") if literal.startswith(("|\n", "|-\n")) else quoted_yaml(text)
 
 
 def unexpanded(text: str) -> str:

@@ -102,13 +102,20 @@ def mpi_details(mpi: Answer) -> Iterator[Finding]:
     """What surrounds the library: mpirun, fault tolerance, CUDA. Each may be there without mpi4py."""
     path = shutil.which("mpirun")
     if path is None:
-        yield Finding("mpirun", "missing", f"not on the PATH; {MPI_EXTRA}, or load your cluster's MPI module")
+        yield Finding("mpirun", "missing", f"not on the PATH{_where_mpirun_is()}")
     elif not mpi.facts:
         yield Finding("mpirun", "ok", f"{path}, not tried without mpi4py", facts={"path": path})
     else:
         yield mpirun_finding(path)
     if mpi.facts.get("vendor") == "Open MPI" or (path and shutil.which("ompi_info")):
         yield from open_mpi_features(ask(["ompi_info", "--parsable", "--all"], 30))
+
+
+def _where_mpirun_is() -> str:
+    here = Path(sys.executable).parent
+    if (here / "mpirun").exists():
+        return f", but in {here}: source {here}/activate"
+    return f"; {MPI_EXTRA}, or load your cluster's MPI module"
 
 
 def mpirun_finding(path: str, timeout_s: float = 60.0) -> Finding:
