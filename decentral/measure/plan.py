@@ -40,9 +40,11 @@ def _optimizer_vectors(local: LocalOptimizer) -> float:
 
 
 def launch_commands(file: str, nodes: int) -> list[str]:
-    """How to start the experiment on one machine and on several."""
+    """How to start the experiment: on one machine, on several, under MPI, and on a cluster by a script made for it."""
     return [
         f"decentral train {file} --nproc {nodes}",
         f"torchrun --nnodes {nodes} --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29400 "
         f"-m decentral train {file}",
+        f"mpirun -n {nodes} --hostfile HOSTS --bind-to none decentral train {file}",
+        f"decentral launch {file} --with slurm  # or mpirun, kubernetes, ...: see --help",
     ]

@@ -55,11 +55,10 @@ class World:
             )
         try:
             patience = timedelta(seconds=transport.connect_timeout_s)
-            store, _, _ = next(rendezvous("env://", launched.rank, launched.size, timeout=patience))
+            store, _, _ = next(rendezvous(launched.meeting, launched.rank, launched.size, timeout=patience))
         except (RuntimeError, ValueError) as error:
-            port = os.environ.get("MASTER_PORT")
             raise MissingEnvironmentError(
-                f"rank {launched.rank} cannot meet the others at {launched.master}:{port} "
+                f"rank {launched.rank} cannot meet the others at {launched.master}:{launched.port} "
                 f"({str(error).splitlines()[0][:120]}); check MASTER_ADDR, MASTER_PORT and that rank 0 runs"
             ) from error
         device = gloo_device(transport.interface, launched.one_machine)
