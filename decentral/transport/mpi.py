@@ -6,18 +6,23 @@ only while somebody is in a call to it, so a thread makes such calls while a nod
 the core that another one computes on.
 """
 
+import fcntl
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from threading import Condition, Thread
 from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from decentral.errors import MissingEnvironmentError
 from decentral.transport.everyone import Everyone
@@ -27,6 +32,8 @@ _YIELDS = 100
 """Polls that only yield the core, before those that sleep."""
 _NAP_S = 5e-5
 _PROGRESS_EVERY_S = 5e-4
+_PLACE_BYTES = 512
+_GET_ADDRESS = 0x8915  # SIOCGIFADDR
 _UNSENT: list["MPILink"] = []
 """Closed links whose memory must outlive them."""
 
@@ -46,16 +53,65 @@ def mpi() -> Any:
     return MPI
 
 
-class Office:
-    """This process's part of MPI: polls its requests, and keeps messages moving while the node computes."""
+def own_host(interface: str | None) -> str:
+    """How the other hosts of a job reach this one: an interface's IPv4 address, or the host's name.
 
-    def __init__(self) -> None:
+    Raises:
+        MissingEnvironmentError: no such interface, or a name that means this host alone.
+    """
+    if interface is not None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                request = interface.encode()[:15].ljust(256, b"\0")
+                return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), _GET_ADDRESS, request)[20:24])
+            except OSError as error:
+                raise MissingEnvironmentError(f"interface {interface!r} has no IPv4 address: {error}") from error
+    name = socket.gethostname()
+    with suppress(OSError):
+        if not socket.gethostbyname(name).startswith("127."):
+            return name
+    raise MissingEnvironmentError(
+        f"this host's name, {name!r}, does not resolve to an address that other hosts reach; "
+        "set transport.interface, or MASTER_ADDR and MASTER_PORT"
+    )
+
+
+class Office:
+    """This process's part of MPI: polls its requests, and keeps messages moving while the node computes.
+
+    Args:
+        rank: what the launcher says that this process is.
+        size: how many ranks it says there are.
+
+    Raises:
+        MissingEnvironmentError: MPI cannot be loaded, or it is not the launcher's and says otherwise.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
         self._mpi = mpi()
-        self.comm = self._mpi.COMM_WORLD.Dup()
+        world = self._mpi.COMM_WORLD
+        if (world.rank, world.size) != (rank, size):
+            raise MissingEnvironmentError(
+                f"the launcher started rank {rank} of {size}, and MPI says rank {world.rank} of {world.size}: mpi4py "
+                "uses another MPI than the launcher's; `decentral doctor` says which"
+            )
+        self.comm = world.Dup()
         self.comm.Set_errhandler(self._mpi.ERRORS_RETURN)  # a lost rank is an exception here, not the end of the job
         self._overlapping = 0
         self._changed = Condition()
         self._thread: Thread | None = None
+
+    def meet(self, host: str, patience: timedelta) -> Store:
+        """A store that rank 0 keeps at a free port of `host`, which MPI tells the others."""
+        place = np.zeros(_PLACE_BYTES, dtype=np.uint8)
+        store = None
+        if self.comm.rank == 0:
+            store = TCPStore(host, 0, None, is_master=True, timeout=patience, wait_for_workers=False)
+            told = f"{host} {store.port}".encode()
+            place[: len(told)] = np.frombuffer(told, dtype=np.uint8)
+        self.comm.Bcast(place, root=0)
+        host, port = place.tobytes().rstrip(b"\0").decode().split()
+        return store or TCPStore(host, int(port), None, is_master=False, timeout=patience)
 
     def wait(self, requests: Sequence[Any], timeout_s: float) -> None:
         """Until all requests are complete.

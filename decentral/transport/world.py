@@ -17,7 +17,7 @@ from decentral.transport.driver import GradientAt
 from decentral.transport.everyone import Everyone, GlooEveryone
 from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
 from decentral.transport.launcher import Launched
-from decentral.transport.mpi import MPIEveryone, MPILink, Office
+from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
 from decentral.transport.wiring import Wires, Wiring
 
@@ -53,16 +53,20 @@ class World:
                 f"{launched.launcher} started {launched.size} ranks for nodes: {nodes}; one rank is one node, "
                 f"so start {nodes} ranks or set -s nodes={launched.size}"
             )
+        office = _office(launched, transport)
+        patience = timedelta(seconds=transport.connect_timeout_s)
         try:
-            patience = timedelta(seconds=transport.connect_timeout_s)
-            store, _, _ = next(rendezvous(launched.meeting, launched.rank, launched.size, timeout=patience))
+            if office is not None and launched.master is None:
+                store = office.meet("127.0.0.1" if launched.one_machine else own_host(transport.interface), patience)
+            else:
+                store, _, _ = next(rendezvous(launched.meeting, launched.rank, launched.size, timeout=patience))
         except (RuntimeError, ValueError) as error:
             raise MissingEnvironmentError(
                 f"rank {launched.rank} cannot meet the others at {launched.master}:{launched.port} "
                 f"({str(error).splitlines()[0][:120]}); check MASTER_ADDR, MASTER_PORT and that rank 0 runs"
             ) from error
         device = gloo_device(transport.interface, launched.one_machine)
-        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine)
+        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine, office)
         world._check_same_experiment(digest)
         return world
 
@@ -147,4 +151,25 @@ class World:
             if store.check(["first"]):
                 code, _, text = store.get("first").decode().partition(" ")
                 return int(code), text
+        return None
+
+
+def _office(launched: Launched, transport: Transport) -> Office | None:
+    """MPI, where the launcher started it and the run needs it or may use it.
+
+    Raises:
+        MissingEnvironmentError: it is needed and cannot be had.
+    """
+    needed = transport.name == "mpi" or (launched.mpi and launched.master is None)
+    if not needed and not (launched.mpi and transport.name == "auto"):
+        return None
+    try:
+        if not launched.mpi:
+            raise MissingEnvironmentError(
+                f"transport: mpi, but {launched.launcher} started this rank; start it with mpirun, or use auto"
+            )
+        return Office(launched.rank, launched.size)
+    except MissingEnvironmentError:
+        if needed:
+            raise
         return None
