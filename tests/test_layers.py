@@ -230,7 +230,16 @@ def run_as(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("topology", "list"), ("topology", "--help"), ("train", "--help"), ("speedup", "--help")],
+    [
+        ("--help",),
+        ("topology", "list"),
+        ("topology", "--help"),
+        ("train", "--help"),
+        ("speedup", "--help"),
+        ("launch", "--help"),
+        ("doctor", "--help"),
+        ("launch", str(PACKAGE.parent / "launch" / "quickstart.yaml"), "--with", "slurm", "--dry-run"),
+    ],
     ids=" ".join,
 )
 def test_light_commands_load_no_torch(arguments: tuple[str, ...]) -> None:

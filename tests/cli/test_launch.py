@@ -101,7 +101,7 @@ def test_bad_input(decentral: Command, small: Path, arguments: tuple[str, ...], 
 def run(folder: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(folder / "bin"), str(HERE), os.environ["PATH"]])
     where = dict(os.environ) | {"PATH": path} | environment
-    return subprocess.run(["bash", script], cwd=folder, env=where, capture_output=True, text=True, timeout=110)
+    return subprocess.run(["bash", script], cwd=folder, env=where, capture_output=True, text=True, timeout=180)
 
 
 def install(folder: Path, **programs: str) -> None:
@@ -115,7 +115,7 @@ OWN_DECENTRAL = f'#!/bin/sh\nexec {sys.executable} -m decentral "$@"\n'
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_real_ranks_start_from_what_is_written(decentral: Command, small: Path) -> None:
     """torchrun is the installed one; srun is played by a script, which starts as many real ranks as a step would."""
     install(small.parent, srun=SRUN, scontrol=SCONTROL, decentral=OWN_DECENTRAL)

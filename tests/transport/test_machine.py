@@ -1,6 +1,7 @@
 """The doctor survives what it examines: an MPI that hangs or crashes gets one line, and no process stays."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -73,7 +74,8 @@ def test_what_was_asked_in_vain_leaves_no_process(tmp_path: Path) -> None:
         if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
             return
         time.sleep(0.05)
-    pytest.fail(f"process {pid} still runs")
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail(f"process {pid} still ran")
 
 
 def test_a_program_that_is_not_there() -> None:
