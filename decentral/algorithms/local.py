@@ -35,6 +35,8 @@ class BoundOptimizer:
 
     def step(self, gradient: Tensor) -> None:
         """One step in place on `x` with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep."""
+        if self.x.is_meta:  # a dry run has no numbers
+            return
         if gradient is not self._gradient:
             for parameter, block in zip(self.parameters, self.layout, strict=True):
                 parameter.grad = block.of(gradient)

@@ -120,8 +120,9 @@ class Office:
             BrokenLinkError: another rank has gone, or the time is over.
         """
         deadline, polls = monotonic() + timeout_s, 0
+        statuses = [self._mpi.Status() for _ in requests]
         try:
-            while not self._mpi.Request.Testall(requests):
+            while not self._mpi.Request.Testall(requests, statuses):
                 if monotonic() > deadline:
                     raise BrokenLinkError(NO_ANSWER)
                 polls += 1
@@ -130,13 +131,13 @@ class Office:
                 else:
                     sleep(_NAP_S)
         except self._mpi.Exception as error:
-            raise self.broken(error) from error
+            raise self.broken(error, *(status.error for status in statuses)) from error
 
-    def broken(self, error: Exception) -> BrokenLinkError:
-        """What an MPI error means for a link."""
-        gone = (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING, self._mpi.ERR_REVOKED)
-        code = error.Get_error_class()  # type: ignore[attr-defined]
-        return BrokenLinkError(CLOSED if code in gone else str(error))
+    def broken(self, error: Any, *codes: int) -> BrokenLinkError:
+        """What an MPI error means for a link, the codes of its requests given where there are several."""
+        gone = {self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING, self._mpi.ERR_REVOKED}
+        found = {self._mpi.Get_error_class(code) for code in (error.Get_error_code(), *codes)}
+        return BrokenLinkError(CLOSED if found & gone else str(error))
 
     def errors(self) -> Any:
         """The class of MPI's exceptions."""

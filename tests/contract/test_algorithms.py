@@ -171,6 +171,28 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
         assert not torch.equal(x, before)
 
 
+FOUR, ROUNDS = graph("path-4"), 7
+
+
+def simulate_four(algorithm: Algorithm, dtype: torch.dtype, layout: Layout) -> Run:
+    """Some rounds of four nodes on a path, in lockstep."""
+    problem = Quadratics.draw(4, noisy_rounds=ROUNDS)
+    starts = torch.from_numpy(common_start(problem)).to(dtype)
+    return simulate(algorithm, FOUR, problem.answers(dtype), starts, ROUNDS, layout=layout)
+
+
+def run_one(world: World, algorithm: Algorithm, dtype: torch.dtype, layout: Layout, epoch: int = 1) -> Run:
+    """The same rounds of the node of one rank, over its links."""
+    problem = Quadratics.draw(4, noisy_rounds=ROUNDS)
+    starts = torch.from_numpy(common_start(problem)).to(dtype)
+    largest = 64 + (starts[0].nbytes + 7) // 8 * 8
+    driver = world.driver(FOUR, problem.gradient(world.rank, dtype), run=7, epoch=epoch, largest=largest)
+    try:
+        return play(algorithm, driver, FOUR, starts, ROUNDS, layout)
+    finally:
+        driver.close()
+
+
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("local", [OPTIMIZERS["momentum"], OPTIMIZERS["adamw"]], ids=["momentum", "adamw"])
@@ -179,19 +201,9 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
 def test_real_ranks_give_the_same_bits(
     name: str, case: Case, wire: str, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
 ) -> None:
-    topology, rounds = graph("path-4"), 7
-    problem = Quadratics.draw(4, noisy_rounds=rounds)
-    algorithm, starts = built(name, case, local), torch.from_numpy(common_start(problem)).to(dtype)
-    simulated = simulate(algorithm, topology, problem.answers(dtype), starts, rounds, layout=layout)
-
-    def work(world: World) -> Run:
-        driver = world.driver(topology, problem.gradient(world.rank, dtype), run=7, epoch=1)
-        try:
-            return play(algorithm, driver, topology, starts, rounds, layout)
-        finally:
-            driver.close()
-
-    for rank, run in enumerate(on_ranks(4, work, wire=wire)):
+    algorithm = built(name, case, local)
+    simulated = simulate_four(algorithm, dtype, layout)
+    for rank, run in enumerate(on_ranks(4, lambda world: run_one(world, algorithm, dtype, layout), wire=wire)):
         assert same(run.states[rank], simulated.states[rank], case.tolerance)
         assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
 

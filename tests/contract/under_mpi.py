@@ -1,0 +1,48 @@
+"""The common battery as the ranks of a real mpirun: `mpirun -n 4 python -m tests.contract.under_mpi OUT`.
+
+Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, compares its state with the lockstep
+simulator's, and writes what it found to OUT/rank-I.json.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from decentral.config import Transport
+from decentral.transport.launcher import launched
+from decentral.transport.world import World
+from tests.contract.problems import LAYOUTS
+from tests.contract.runs import same
+from tests.contract.test_algorithms import CASES, OPTIMIZERS, Case, built, run_one, simulate_four
+
+
+def variations() -> Iterator[tuple[str, Case, str, str, str]]:
+    """name, case, optimizer, dtype and layout of each run."""
+    for name, cases in CASES.items():
+        for case in cases.values():
+            for optimizer in ("momentum", "adamw"):
+                for dtype in ("float32", "float64"):
+                    for layout in LAYOUTS:
+                        yield name, case, optimizer, dtype, layout
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    this = launched()
+    assert this is not None
+    world = World.join(this, Transport(name="mpi", timeout_s=60), this.size, digest=7)
+    found = []
+    for epoch, (name, case, optimizer, precision, cut) in enumerate(variations(), start=1):
+        algorithm, dtype, layout = built(name, case, OPTIMIZERS[optimizer]), getattr(torch, precision), LAYOUTS[cut]
+        run, simulated = run_one(world, algorithm, dtype, layout, epoch), simulate_four(algorithm, dtype, layout)
+        alike = same(run.states[world.rank], simulated.states[world.rank], case.tolerance)
+        counted = run.bytes_sent == {world.rank: simulated.bytes_sent[world.rank]}
+        found.append([f"{name} {dict(case.settings)} {optimizer} {precision} {cut}", alike and counted])
+    (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
