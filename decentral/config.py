@@ -194,6 +194,8 @@ class DSGD(Section):
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
     every: int = Field(1, ge=1)
     """tau: mix in every tau-th round only, and take local steps in between (PA-SGD)."""
+    compression: Literal["none", "bf16"] = "none"
+    """What neighbors are sent of a model: all of it, or its values rounded to bfloat16, half the bytes."""
 
 
 class AllReduceSGD(Section):
@@ -227,6 +229,8 @@ class Topology(OpenSection):
     """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
     weights: Literal["metropolis", "uniform", "given"] = "metropolis"
     """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`."""
+    schedule: Literal["static", "matchings"] = "static"
+    """static: all edges in every round. matchings: one partner a round, by an edge coloring of the graph."""
 
 
 class Transport(Section):

@@ -17,6 +17,8 @@ from torch import Tensor
 CHUNK = 1 << 10
 """Numbers that are worked on at a time: they stay in the core's own cache."""
 
+_SIXTEEN_BITS = np.zeros(0, dtype=np.uint16)
+
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -39,10 +41,24 @@ def sum_into(out: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -
     _sum_into(flat, np.array(weights, dtype=flat.dtype), addresses)
 
 
+def add_bfloat16(x: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
+    """`x <- ((x + w_0 v_0) + w_1 v_1) + ...` for bfloat16 vectors, each operation rounded to the dtype of x.
+
+    Args:
+        x: `(d,)`, which `is_fusible` takes.
+        weights: k numbers.
+        vectors: k contiguous bfloat16 vectors `(d,)`.
+    """
+    addresses = np.array([vector.data_ptr() for vector in vectors], dtype=np.uintp)
+    flat = x.numpy().reshape(-1)
+    _add_bfloat16(flat, np.array(weights, dtype=flat.dtype), addresses, _SIXTEEN_BITS)
+
+
 def warm_up(dtype: torch.dtype) -> None:
     """Compile the passes, or load them from disk, before a clock runs."""
     if dtype in DTYPES:
         sum_into(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
+        add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,3 +109,19 @@ def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
             else:
                 for i in range(total.size):
                     target[i] = total[i] + weight * part[i]
+
+
+@_compiled
+def _add_bfloat16(x: Any, weights: Any, addresses: Any, like: Any) -> None:
+    bits = np.empty(CHUNK, np.uint32)
+    for start in range(0, x.size, CHUNK):
+        target = x[start : min(start + CHUNK, x.size)]
+        widened = bits[: target.size]
+        values = widened.view(np.float32)
+        for k in range(addresses.size):
+            part = numba.carray(_at(addresses[k], like), x.size)[start : start + target.size]
+            weight = weights[k]
+            for i in range(target.size):
+                widened[i] = np.uint32(part[i]) << np.uint32(16)
+            for i in range(target.size):
+                target[i] += weight * values[i]

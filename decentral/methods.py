@@ -66,8 +66,11 @@ def _described(method: ResolvedMethod) -> str:
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words.append(Path(method.topology.name).stem)
-    if isinstance(method.algorithm, DSGD) and method.algorithm.every > 1:
-        words.append(f"tau={method.algorithm.every}")
+        if method.topology.schedule != "static":
+            words.append(method.topology.schedule)
+    if isinstance(method.algorithm, DSGD):
+        words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
+        words += [method.algorithm.compression] if method.algorithm.compression != "none" else []
     return " ".join(filter(None, words))
 
 
@@ -81,6 +84,7 @@ def _differences(method: ResolvedMethod, rivals: Sequence[ResolvedMethod]) -> li
 def _traits(method: ResolvedMethod) -> dict[str, Any]:
     traits = method.algorithm.model_dump(exclude={"name"})
     if not method.algorithm.centralized:
-        traits |= {"topology": method.topology.name, "weights": method.topology.weights, **method.topology.options}
+        graph = method.topology
+        traits |= {"topology": graph.name, "weights": graph.weights, "schedule": graph.schedule, **graph.options}
     optimizer = {"optimizer": method.optimizer.name, "lr": method.optimizer.lr}
     return {**traits, **optimizer, **method.optimizer.options}

@@ -34,7 +34,7 @@ def show(
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=100_000, metavar="N", help="How many nodes.")] = 8,
     options: Annotated[
         list[str] | None,
-        typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the graph, or weights=uniform."),
+        typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the graph, weights= or schedule=."),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -49,14 +49,14 @@ def show(
     for option in options or ():
         document = document.override(option)
     given = dict(document.tree)
-    weights = given.pop("weights", "metropolis")
+    weights, schedule = given.pop("weights", "metropolis"), given.pop("schedule", "static")
     try:
-        topology = gallery.load(name, given, nodes, weights, Path(), ())
+        topology = gallery.load(name, given, nodes, weights, Path(), (), schedule)
     except ConfigError as error:
         raise document.located(error.at, str(error)) if error.at else ConfigError(str(error)) from error
     analysis = analyze(topology)
     if json:
-        print_json({"name": name, "weights": weights} | analysis.as_dict())
+        print_json({"name": name, "weights": weights, "schedule": schedule} | analysis.as_dict())
         return
     stdout().print(draw(topology), markup=False)
     for line in analysis_lines(analysis):

@@ -17,7 +17,7 @@ from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import Evaluation, TopologySummary
 from decentral.methods import ResolvedMethod
-from decentral.topology.analysis import spectrum
+from decentral.topology.analysis import averaged
 from decentral.topology.topology import Topology
 
 PACKAGES = ("torch", "numpy", "networkx", "scipy", "pydantic", "safetensors", "scikit-learn")
@@ -63,14 +63,14 @@ def versions() -> dict[str, str]:
 
 
 def summary_of(topology: Topology) -> TopologySummary:
-    """The graph and its weights in the first turn, as a document."""
-    matrix = topology.schedule.matrix(0)
-    rows = [topology.row(node, 0).weights for node in range(topology.nodes)]
+    """The graph and its weights, the mean over a schedule's turns, as a document."""
+    mean, gap = averaged(topology)
+    rows = [mean.row(node).weights for node in range(topology.nodes)]
     return TopologySummary(
         nodes=topology.nodes,
         edges=[(i, j, rows[i].get(j, 0.0)) for i, j in topology.edges],
         self_weights=[row[node] for node, row in enumerate(rows)],
-        spectral_gap=spectrum(matrix).gap,
+        spectral_gap=gap,
         max_degree=max((len(topology.neighbors(node)) for node in range(topology.nodes)), default=0),
     )
 

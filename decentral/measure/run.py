@@ -91,7 +91,13 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     if not method.algorithm.centralized:
         section = method.topology
         topology = gallery.load(
-            section.name, section.options, experiment.nodes, section.weights, experiment.folder, section.path
+            section.name,
+            section.options,
+            experiment.nodes,
+            section.weights,
+            experiment.folder,
+            section.path,
+            section.schedule,
         )
     algorithm = _algorithm(method.algorithm, local, experiment.folder)
     pace = Pace(experiment.rounds, experiment.evaluate_every)

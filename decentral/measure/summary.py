@@ -88,10 +88,11 @@ def method_result(method: ResolvedMethod, runs: Sequence[SeedResult]) -> MethodR
 
 
 def topology_key(method: ResolvedMethod) -> str:
-    """What tells a method's graph from others: its name, options and weights."""
+    """What tells a method's graph from others: its name, options, weights and schedule."""
     section = method.topology
     words = [section.name, *(f"{key}={value}" for key, value in sorted(section.options.items()))]
-    return " ".join(words if section.weights == "metropolis" else [*words, section.weights])
+    words += [section.weights] if section.weights != "metropolis" else []
+    return " ".join([*words, section.schedule] if section.schedule != "static" else words)
 
 
 def _spread(values: Sequence[float | None], name: str) -> Spread:

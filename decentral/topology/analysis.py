@@ -4,6 +4,7 @@ With eigenvalues 1 = l_1 > l_2 >= ... >= l_n > -1, one gossip step shrinks the d
 rho = max(|l_2|, |l_n|) at least, so gap = 1 - rho is the number that convergence theorems speak of.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from math import ceil, inf, isfinite, log
@@ -14,7 +15,7 @@ import networkx as nx
 import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, svds
 
 from decentral.topology.mixing import MixingMatrix
 from decentral.topology.stochastic import Floats
@@ -60,9 +61,10 @@ class Analysis:
 
 
 def analyze(topology: Topology) -> Analysis:
-    """The analysis of a topology; the spectrum is that of turn 0."""
+    """The analysis of a topology. With a schedule, l2 and ln are those of the mean matrix over a period."""
     degrees = [len(topology.neighbors(node)) for node in range(topology.nodes)]
-    second, last, gap = spectrum(topology.schedule.matrix(0))
+    mean, gap = averaged(topology)
+    second, last, _ = spectrum(mean)
     return Analysis(
         nodes=topology.nodes,
         edges=sum(degrees) // 2,
@@ -92,6 +94,44 @@ def spectrum(matrix: MixingMatrix) -> Spectrum:
     else:
         second, last = _second(matrix.sparse), _last(matrix.sparse)
     return Spectrum(second, last, 1 - max(abs(second), abs(last)))
+
+
+def averaged(topology: Topology) -> tuple[MixingMatrix, float]:
+    """The mean matrix over the turns of a schedule, and the gap per turn."""
+    turns = [topology.schedule.matrix(turn) for turn in range(topology.schedule.period)]
+    if len(turns) == 1:
+        return turns[0], spectrum(turns[0]).gap
+    return MixingMatrix(csr_array(sum(turn.sparse for turn in turns) / len(turns))), 1 - contraction(turns)
+
+
+def contraction(turns: Sequence[MixingMatrix]) -> float:
+    """rho of a schedule, per turn: the T-th root of the second singular value of the product of its T matrices.
+
+    Above `EXACT_NODES` nodes it is accurate to 1e-6.
+    """
+    n = turns[0].n
+    if n <= EXACT_NODES:
+        product = reduce(lambda before, turn: turn.sparse @ before, turns, np.eye(n) - 1 / n)
+        largest = float(np.linalg.norm(product, 2))
+    else:
+        largest = float(
+            svds(_product(turns), k=1, v0=_start(turns[0].sparse), tol=1e-6, return_singular_vectors=False)[0]
+        )
+    return largest ** (1 / len(turns)) if largest > NEGLIGIBLE else 0.0
+
+
+def _product(turns: Sequence[MixingMatrix]) -> LinearOperator:
+    """x -> W_T ... W_1 (x - mean of x)."""
+    matrices = [turn.sparse for turn in turns]
+
+    def forward(x: Floats) -> Floats:
+        return reduce(lambda before, matrix: matrix @ before, matrices, x - x.mean())
+
+    def backward(x: Floats) -> Floats:
+        back = reduce(lambda before, matrix: matrix.T @ before, reversed(matrices), x)
+        return np.asarray(back - back.mean())
+
+    return LinearOperator((turns[0].n,) * 2, matvec=forward, rmatvec=backward, dtype=np.float64)
 
 
 def diameter(graph: nx.Graph) -> int:

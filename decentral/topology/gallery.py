@@ -25,7 +25,13 @@ SUFFIXES = (".py", *READERS)
 
 
 def load(
-    section_name: str, options: Mapping[str, Any], nodes: int, weights: str, folder: Path, at: KeyPath
+    section_name: str,
+    options: Mapping[str, Any],
+    nodes: int,
+    weights: str,
+    folder: Path,
+    at: KeyPath,
+    schedule: str = "static",
 ) -> Topology:
     """The topology of an experiment's section.
 
@@ -36,6 +42,7 @@ def load(
         weights: one of `mixing.WEIGHTS`.
         folder: where relative paths start.
         at: the section's key path in the experiment.
+        schedule: one of `topology.SCHEDULES`.
 
     Raises:
         ConfigError: no such file, a fault in it, bad options, or a graph or weights that cannot be used.
@@ -44,7 +51,7 @@ def load(
         path = find(section_name, folder)
         graph = _built(path, options, nodes, at) if path.suffix == ".py" else _read(path, options, at)
         source = section_name if _is_path(section_name) else f"topologies/{path.name}"
-        return Topology.static(section_name, checked_graph(graph, nodes, source), weights)
+        return Topology.scheduled(section_name, checked_graph(graph, nodes, source), weights, schedule)
     except ConfigError as error:
         if error.at is None:
             error.at = at

@@ -31,3 +31,17 @@ class StaticSchedule(TopologySchedule):
 
     def matrix(self, turn: int) -> MixingMatrix:  # noqa: ARG002  every turn is alike
         return self.mixing
+
+
+@dataclass(frozen=True, eq=False)
+class CyclicSchedule(TopologySchedule):
+    """Some matrices in turn, over and over."""
+
+    matrices: tuple[MixingMatrix, ...]
+
+    @property
+    def period(self) -> int:
+        return len(self.matrices)
+
+    def matrix(self, turn: int) -> MixingMatrix:
+        return self.matrices[turn % len(self.matrices)]

@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from decentral.errors import ConfigError, nearest
+from decentral.topology.matchings import matchings
 from decentral.topology.mixing import Row, mixing_matrix
-from decentral.topology.schedule import StaticSchedule, TopologySchedule
+from decentral.topology.schedule import CyclicSchedule, StaticSchedule, TopologySchedule
+
+SCHEDULES = ("static", "matchings")
+"""All edges in every turn, or one matching of the graph in each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,31 @@ class Topology:
             ConfigError: unknown weights, or weights that this graph does not allow.
         """
         return cls(name, graph, StaticSchedule(mixing_matrix(graph, weights)))
+
+    @classmethod
+    def one_partner(cls, name: str, graph: nx.Graph, weights: str) -> "Topology":
+        """A checked graph one matching at a time: in each turn a node mixes with one neighbor at most.
+
+        With `metropolis` weights both take the mean of the two. The turns go through the graph's matchings.
+
+        Raises:
+            ConfigError: unknown weights, or weights that a matching does not allow.
+        """
+        turns = [graph.edge_subgraph(edges).copy() for edges in matchings(graph)] or [graph]
+        for turn in turns:
+            turn.add_nodes_from(graph)
+        return cls(name, graph, CyclicSchedule(tuple(mixing_matrix(turn, weights) for turn in turns)))
+
+    @classmethod
+    def scheduled(cls, name: str, graph: nx.Graph, weights: str, schedule: str) -> "Topology":
+        """A checked graph with one of `mixing.WEIGHTS`, by one of `SCHEDULES`.
+
+        Raises:
+            ConfigError: unknown weights or schedule, or weights that this graph does not allow.
+        """
+        if schedule not in SCHEDULES:
+            raise ConfigError(f"unknown schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
+        return cls.static(name, graph, weights) if schedule == "static" else cls.one_partner(name, graph, weights)
 
     @property
     def nodes(self) -> int:

@@ -79,6 +79,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "dsgd", "order": "adapt-while-communicate"},
         "optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1},
     },
+    "bf16": {"algorithm": {"name": "dsgd", "compression": "bf16"}},
+    "awc bf16": {"algorithm": {"name": "dsgd", "order": "adapt-while-communicate", "compression": "bf16"}},
+    "one partner a round": {"topology": {"name": "ring", "schedule": "matchings"}},
     "cnn": {"model": {"name": "cnn", "channels": 4}},
     "cnn on a star": {"model": {"name": "cnn", "channels": 4}, "topology": "star"},
 }

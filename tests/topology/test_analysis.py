@@ -119,3 +119,26 @@ def test_json_knows_no_infinity():
     stuck = analysis.Analysis(**{**found.as_dict(), "rounds_to_halve": inf})
     assert stuck.as_dict()["rounds_to_halve"] is None
     assert json.loads(json.dumps(stuck.as_dict(), allow_nan=False))["nodes"] == 2
+
+
+def test_a_schedule_is_judged_by_the_product_of_its_matrices() -> None:
+    """One partner a round on a ring of four: two turns are an exact average. On longer rings rho is the root of the
+    product's second singular value, and gossip shrinks the disagreement at that rate.
+    """
+    four = analyze(gallery.load("ring", {}, 4, "metropolis", Path(), (), "matchings"))
+    assert (four.gap, four.rounds_to_halve) == (1.0, 1)
+    topology = gallery.load("ring", {}, 12, "metropolis", Path(), (), "matchings")
+    assert topology.schedule.period == 2
+    even, odd = (topology.schedule.matrix(turn).dense() for turn in (0, 1))
+    rho = np.linalg.svd(odd @ even - 1 / 12, compute_uv=False)[0] ** 0.5
+    found = analyze(topology)
+    assert found.gap == pytest.approx(1 - rho, abs=1e-12)
+    assert found.l2 == pytest.approx(np.linalg.eigvalsh((even + odd) / 2)[-2])
+    assert found.degree_max == 2
+
+
+def test_the_rate_of_a_large_schedule_is_found_without_a_dense_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = gallery.load("torus", {}, 64, "metropolis", Path(), (), "matchings")
+    exact = analyze(topology).gap
+    monkeypatch.setattr("decentral.topology.analysis.EXACT_NODES", 10)
+    assert analyze(topology).gap == pytest.approx(exact, abs=1e-6)
