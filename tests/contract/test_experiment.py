@@ -81,7 +81,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     },
     "bf16": {"algorithm": {"name": "dsgd", "compression": "bf16"}},
     "awc bf16": {"algorithm": {"name": "dsgd", "order": "adapt-while-communicate", "compression": "bf16"}},
-    "one partner a round": {"topology": {"name": "ring", "schedule": "matchings"}},
+    "one partner a round": {
+        "algorithm": {"name": "dsgd", "order": "combine-then-adapt"},
+        "topology": {"name": "ring", "schedule": "matchings"},
+    },
     "cnn": {"model": {"name": "cnn", "channels": 4}},
     "cnn on a star": {"model": {"name": "cnn", "channels": 4}, "topology": "star"},
 }
