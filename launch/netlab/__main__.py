@@ -15,7 +15,7 @@ interrupted.
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -131,7 +131,7 @@ class _Parser(ArgumentParser):
 
 def _parser() -> ArgumentParser:
     summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = _Parser("netlab", description=summary, epilog=details, formatter_class=_raw())
+    parser = _Parser("netlab", description=summary, epilog=details, formatter_class=RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, what in _HELP.items():
         verb = verbs.add_parser(name, help=what, description=what)
@@ -162,7 +162,8 @@ _HELP = {
 
 
 def _add_link(verb: ArgumentParser) -> None:
-    verb.add_argument("--hosts", type=int, default=2 if verb.prog.endswith("check") else 4, help="how many (%(default)s)")
+    few = 2 if verb.prog.endswith("check") else 4
+    verb.add_argument("--hosts", type=int, default=few, help="how many (%(default)s)")
     verb.add_argument("--rate", help="of each host's link, in each direction, such as 100mbit; unlimited unless given")
     verb.add_argument("--latency", help="one way, from host to host, such as 10ms")
     verb.add_argument("--jitter", help="the latency varies by plus or minus this")
@@ -183,12 +184,6 @@ def _add_running(verb: ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="check the options and the machine, and make nothing")
 
 
-def _raw() -> "type":
-    from argparse import RawDescriptionHelpFormatter
-
-    return RawDescriptionHelpFormatter
-
-
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The lab's own words, and the command after the first `--`."""
     at = words.index("--") if "--" in words else len(words)
@@ -199,8 +194,10 @@ def run() -> int:
     """The whole program; its exit code."""
     try:
         return main(sys.argv[1:])
-    except (LabError, StoppedError) as error:
+    except LabError as error:
         sys.stderr.write(f"netlab: {error}\n")
+        return error.code
+    except StoppedError as error:
         return error.code
 
 

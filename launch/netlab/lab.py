@@ -99,7 +99,9 @@ class Lab:
             self.router.communicate()
 
     def _name_hosts(self) -> None:
-        lines = [f"{self.names.address(host)} {self.names.host(host)}" for host in range(self.names.hosts)]
+        # torch looks names up by the mapped address, and complains where there is none.
+        hosts = [(self.names.address(host), self.names.host(host)) for host in range(self.names.hosts)]
+        lines = [f"{form}{address} {name}" for form in ("", "::ffff:") for address, name in hosts]
         text = "\n".join(["127.0.0.1 localhost", *lines]) + "\n"
         try:
             for host in range(self.names.hosts):

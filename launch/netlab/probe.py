@@ -1,4 +1,4 @@
-"""What a lab's links really do, by plain TCP: the rate in each direction, alone and both at once, and the round trip."""
+"""What a lab's links really do, by plain TCP: the rate in each direction, alone and both at once, and a round trip."""
 
 import json
 import socket

@@ -1,9 +1,9 @@
 """The switch of a lab whose links have latency, jitter, loss or cuts: a process that joins the hosts' TUN devices.
 
-A packet leaves its sender's queue at the link's rate, travels for the latency (plus or minus the jitter), and enters its
-receiver's link at the same rate, behind whatever still waits there. What would wait longer than the queue holds is
-dropped. Packets are never reordered, so a late one holds up those behind it. Large segments of the kernel's offload pass
-whole; where packets are to be lost, every one comes by itself, so that one loss is one packet.
+A packet leaves its sender's queue at the link's rate, travels for the latency (plus or minus the jitter), and enters
+its receiver's link at the same rate, behind whatever still waits there. What would wait longer than the queue holds is
+dropped. Packets are never reordered, so a late one holds up those behind it. Large segments of the kernel's offload
+pass whole; where packets are to be lost, every one comes by itself, so that one loss is one packet.
 """
 
 import ctypes
@@ -144,7 +144,7 @@ class Router:
 
 def wire_bytes(packet: bytes) -> int:
     """What a packet is on the wire, once it is cut into frames, each with its headers."""
-    _, kind, header, payload, _, _ = _OFFLOAD_HEADER.unpack_from(packet)
+    kind, header, payload = _OFFLOAD_HEADER.unpack_from(packet)[1:4]
     size = len(packet) - _OFFLOAD_HEADER.size
     frames = -(-(size - header) // payload) if kind and payload else 1
-    return size + (frames - 1) * header + frames * _ETHERNET_BYTES
+    return int(size + (frames - 1) * header + frames * _ETHERNET_BYTES)
