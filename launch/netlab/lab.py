@@ -99,9 +99,10 @@ class Lab:
             self.router.communicate()
 
     def _name_hosts(self) -> None:
-        # torch looks names up by the mapped address, and complains where there is none.
+        # torch looks up who has a mapped address, and complains where nobody has. That name is another one, so that
+        # whoever asks for a host's address gets the plain form.
         hosts = [(self.names.address(host), self.names.host(host)) for host in range(self.names.hosts)]
-        lines = [f"{form}{address} {name}" for form in ("", "::ffff:") for address, name in hosts]
+        lines = [line for address, name in hosts for line in (f"{address} {name}", f"::ffff:{address} {name}.mapped")]
         text = "\n".join(["127.0.0.1 localhost", *lines]) + "\n"
         try:
             for host in range(self.names.hosts):

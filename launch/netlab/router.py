@@ -46,7 +46,7 @@ def main(settings: str) -> int:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     _be_prompt()
-    Router(tuns, link).run()
+    Router(tuns, link).run(sys.stdin.fileno())
     return 0
 
 
@@ -88,9 +88,9 @@ class Router:
         self._on_the_way: list[tuple[float, int, int, bytes]] = []
         self._count = 0
 
-    def run(self) -> None:
-        """Until standard input ends."""
-        control, tuns, waiting = sys.stdin.fileno(), self._tuns, self._on_the_way
+    def run(self, control: int) -> None:
+        """Until the descriptor `control` ends; what comes through it starts the clock of the cuts."""
+        tuns, waiting = self._tuns, self._on_the_way
         listened, hosts = [control, *tuns], {tun: host for host, tun in enumerate(tuns)}
         while True:
             patience = max(waiting[0][0] - monotonic(), 0.0) if waiting else None
