@@ -24,6 +24,7 @@ data: {name: quadratics, dimension: 10}
 model: {name: linear, bias: false}
 optimizer: {lr: 0.1, momentum: 0.9}
 topology: ring
+algorithm: dsgd
 baselines: []
 transport: {timeout_s: 30}
 """
@@ -38,11 +39,9 @@ def left_of(lab: str) -> list[str]:
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str, list[int]]]:
     """A lab of two hosts, each with a process that left its group: the lab's program, its name, those processes."""
-    sleeping = (
-        "setsid sleep 600 & echo $! > $NETLAB_HOST.tmp; echo $NETLAB > lab; mv $NETLAB_HOST.tmp $NETLAB_HOST; wait"
-    )
+    sleeping = "setsid sleep 600 & echo $! > $NETLAB_HOST.new; echo $NETLAB > lab; mv $NETLAB_HOST.new $NETLAB_HOST"
     process = subprocess.Popen(
-        [sys.executable, str(NETLAB), "run", "--hosts", "2", *options, "--", "sh", "-c", sleeping],
+        [sys.executable, str(NETLAB), "run", "--hosts", "2", *options, "--", "sh", "-c", f"{sleeping}; wait"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
