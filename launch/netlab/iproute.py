@@ -17,7 +17,7 @@ def require(routed: bool) -> None:
     if os.geteuid() != 0:
         raise LabError("netlab makes network namespaces and shapes their links, which needs root: run it with sudo")
     for name in _FROM:
-        _path(name)
+        program(name)
     if routed and not os.path.exists(TUN):
         raise LabError(f"no {TUN}: latency, jitter, loss and cuts pass through TUN devices; load the module tun")
 
@@ -29,12 +29,12 @@ def ip(*words: str, namespace: str | None = None) -> str:
         LabError: it refused, or is not installed.
     """
     inside = ["-n", namespace] if namespace else []
-    return _run([_path("ip"), *inside, *words])
+    return _run([program("ip"), *inside, *words])
 
 
 def batch(namespace: str, lines: Sequence[str]) -> None:
     """Runs several `ip` commands in a namespace by one process."""
-    _run([_path("ip"), "-n", namespace, "-batch", "-"], "\n".join(lines) + "\n")
+    _run([program("ip"), "-n", namespace, "-batch", "-"], "\n".join(lines) + "\n")
 
 
 def shape(namespace: str, interface: str, rate_bit_s: float, burst_bytes: int, limit_bytes: int) -> None:
@@ -45,7 +45,7 @@ def shape(namespace: str, interface: str, rate_bit_s: float, burst_bytes: int, l
     """
     words = ["qdisc", "replace", "dev", interface, "root", "tbf", "rate", f"{rate_bit_s:.0f}bit"]
     try:
-        _run([_path("tc"), "-n", namespace, *words, "burst", str(burst_bytes), "limit", str(limit_bytes)])
+        _run([program("tc"), "-n", namespace, *words, "burst", str(burst_bytes), "limit", str(limit_bytes)])
     except LabError as error:
         if "kind is unknown" not in str(error) and "No such file" not in str(error):
             raise
@@ -63,7 +63,12 @@ def pids(namespace: str) -> list[int]:
         return []
 
 
-def _path(name: str) -> str:
+def program(name: str) -> str:
+    """Where a program is; the folders of root's programs are searched too, which sudo may leave out.
+
+    Raises:
+        LabError: it is not installed.
+    """
     found = shutil.which(name, path=_PLACES)
     if found is None:
         raise LabError(f"no program {name!r} here; on Debian and Ubuntu: apt-get install {_FROM[name]}")

@@ -114,7 +114,16 @@ class Lab:
 
     def _start_router(self) -> None:
         settings = {"namespaces": self.names.namespaces[:-1], "link": asdict(self.link)}
-        into = ["ip", "netns", "exec", self.names.hub, sys.executable, str(PROGRAM), "router", json.dumps(settings)]
+        into = [
+            iproute.program("ip"),
+            "netns",
+            "exec",
+            self.names.hub,
+            sys.executable,
+            str(PROGRAM),
+            "router",
+            json.dumps(settings),
+        ]
         self.router = subprocess.Popen(
             into, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )

