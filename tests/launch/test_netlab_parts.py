@@ -130,13 +130,24 @@ def test_a_packet_goes_to_the_host_that_it_is_for_and_no_sooner_than_the_latency
 
 
 def test_a_rate_is_kept_and_the_order_too(part: Part) -> None:
-    """10 packets of 986 + 14 bytes at 1 Mbit/s last 80 ms; twice that would mean that both ends delayed each."""
+    """5 packets of 986 + 14 bytes at 1 Mbit/s last 40 ms."""
     with routed(part, 2, rate_bit_s=1e6) as cables:
         began = time.monotonic()
         for mark in range(5):
             cables[0].send(packet(0, 1, 986, mark))
         assert [cables[1].recv(2000)[31] for _ in range(5)] == [0, 1, 2, 3, 4]
         assert time.monotonic() - began >= 0.04
+
+
+def test_two_receivers_share_the_senders_link(part: Part) -> None:
+    with routed(part, 3, rate_bit_s=1e6) as cables:
+        began = time.monotonic()
+        for mark in range(3):
+            for receiver in (1, 2):
+                cables[0].send(packet(0, receiver, 986, mark))
+        for receiver in (1, 2):
+            assert [cables[receiver].recv(2000)[31] for _ in range(3)] == [0, 1, 2]
+        assert time.monotonic() - began >= 0.048
 
 
 def test_two_senders_share_the_receivers_link(part: Part) -> None:
