@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from decentral.cli.console import print_json, stdout
-from decentral.cli.options import AsJson, Out, Overrides
+from decentral.cli.options import AsJson, Jitter, Latency, Loss, Netlab, Out, Overrides, Rate
 from decentral.shipped import shipped
 
 app = typer.Typer(help="Benchmarks, interleaved in one run.", no_args_is_help=True)
@@ -26,9 +26,15 @@ def step(
     repetitions: Annotated[int, typer.Option("--repetitions", min=1, metavar="N")] = 30,
     out: Out = None,
     json: AsJson = False,
+    netlab: Netlab = None,
+    rate: Rate = None,
+    latency: Latency = None,
+    jitter: Jitter = None,
+    loss: Loss = None,
 ) -> None:
     """Time one step of each method against the bare computation and against DDP."""
     from decentral.cli import ranks
+    from decentral.cli.netlab import lab
     from decentral.loading import load
     from decentral.measure.bench import bench_step
     from decentral.measure.record import new_folder, write_json
@@ -37,16 +43,17 @@ def step(
     from decentral.transport.launcher import launched
 
     file, overrides = file or shipped("launch") / "bench_step.yaml", set_ or []
+    hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(None, experiment.nodes):
+            with ranks.checking(None, experiment.nodes, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             more = ["--repetitions", str(repetitions)]
-            ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more)
+            ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more, hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)
@@ -62,6 +69,9 @@ def step(
 
 
 def _print(document: dict[str, object], folder: Path) -> None:
+    from decentral.measure.comparison import Network
+    from decentral.measure.tables import link_of
+
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
     table.add_column("one step")
@@ -79,5 +89,7 @@ def _print(document: dict[str, object], folder: Path) -> None:
         f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
         f"{document['repetitions']} repetitions, interleaved"
     )
+    if document["network"] is not None:
+        stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}")
     stdout().print(table)
     stdout().print(f"recorded in {folder}")

@@ -16,3 +16,13 @@ Nproc = Annotated[
     int | None,
     typer.Option("--nproc", min=1, metavar="N", help="Processes to start on this machine: one per node."),
 ]
+Netlab = Annotated[
+    int | None,
+    typer.Option("--netlab", min=2, metavar="HOSTS", help="Run in a network lab of so many hosts, one a node (root)."),
+]
+Rate = Annotated[
+    str | None, typer.Option("--rate", metavar="RATE", help="Of each lab host's link, both ways, such as 100mbit.")
+]
+Latency = Annotated[str | None, typer.Option("--latency", metavar="TIME", help="Between lab hosts, one way: 10ms.")]
+Jitter = Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Latency varies by plus or minus this.")]
+Loss = Annotated[str | None, typer.Option("--loss", metavar="SHARE", help="Of the lab's packets, such as 0.1%.")]

@@ -8,11 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import typer
 
 from decentral.cli.console import STARTED_BY, complain, print_json
+from decentral.cli.netlab import Lab, here
 from decentral.config import Experiment
 from decentral.errors import ConfigError
 from decentral.transport.launcher import Launched
@@ -23,7 +25,7 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
     """The command that a user would type for this job."""
-    return shlex.join(["decentral", verb, str(file), *_options(overrides)])
+    return shlex.join(["decentral", verb, str(file), *_options(overrides)]) + ("" if verb == "simulate" else here())
 
 
 def _options(overrides: Sequence[str]) -> list[str]:
@@ -31,12 +33,17 @@ def _options(overrides: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def checking(nproc: int | None, nodes: int) -> Iterator[None]:
+def checking(nproc: int | None, nodes: int, lab: Lab | None = None) -> Iterator[None]:
     """Within it the launcher looks for faults before it starts ranks; warnings are left to rank 0, which repeats them.
 
     Raises:
-        ConfigError: another number of processes than nodes.
+        ConfigError: another number of processes than nodes, or another fault of what was asked for.
+        MissingEnvironmentError: this machine cannot make the network lab.
     """
+    if lab is not None:
+        if nproc is not None:
+            raise ConfigError("--nproc starts processes on this machine and --netlab on the hosts of a lab; give one")
+        lab.check(nodes)
     if nproc not in (None, nodes):
         raise ConfigError(
             f"--nproc {nproc} for nodes: {nodes}; one process is one node, so use --nproc {nodes} or -s nodes={nproc}"
@@ -54,8 +61,9 @@ def start(
     folder: Path,
     json: bool,
     more: Sequence[str] = (),
+    lab: Lab | None = None,
 ) -> None:
-    """Run the verb as one rank per node on this machine, and return when all went well.
+    """Run the verb as one rank per node on this machine or in a network lab, and return when all went well.
 
     Raises:
         typer.Exit: with the ranks' exit code; they have said why.
@@ -64,7 +72,8 @@ def start(
 
     arguments = [*verb, str(file), *_options(overrides), *more, "--out", str(folder)]
     environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
-    ending = start_ranks(experiment.nodes, arguments, environment)
+    start_here = partial(start_ranks, experiment.nodes) if lab is None else lab.start
+    ending = start_here(arguments, environment)
     if ending.code:
         if not ending.said:
             complain(ending.reason)

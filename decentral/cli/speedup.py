@@ -3,12 +3,24 @@
 from pathlib import Path
 
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Nproc, Out, Overrides
+from decentral.cli.options import AsJson, File, Jitter, Latency, Loss, Netlab, Nproc, Out, Overrides, Rate
 
 
-def speedup(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = None, json: AsJson = False) -> None:
+def speedup(
+    file: File,
+    set_: Overrides = None,
+    nproc: Nproc = None,
+    out: Out = None,
+    json: AsJson = False,
+    netlab: Netlab = None,
+    rate: Rate = None,
+    latency: Latency = None,
+    jitter: Jitter = None,
+    loss: Loss = None,
+) -> None:
     """Compare the file's algorithm, its `compare:` and its baselines at every seed; a table and a report."""
     from decentral.cli import ranks
+    from decentral.cli.netlab import lab
     from decentral.loading import load
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest, prepare_all
@@ -17,15 +29,16 @@ def speedup(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = 
     from decentral.transport.launcher import launched
 
     overrides = set_ or []
+    hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(nproc, experiment.nodes):
+            with ranks.checking(nproc, experiment.nodes, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
-            ranks.start(["speedup"], file, overrides, experiment, folder, json)
+            ranks.start(["speedup"], file, overrides, experiment, folder, json, lab=hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)

@@ -1,12 +1,24 @@
 """`decentral train FILE`: the experiment's own method on real processes."""
 
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Nproc, Out, Overrides
+from decentral.cli.options import AsJson, File, Jitter, Latency, Loss, Netlab, Nproc, Out, Overrides, Rate
 
 
-def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = None, json: AsJson = False) -> None:
+def train(
+    file: File,
+    set_: Overrides = None,
+    nproc: Nproc = None,
+    out: Out = None,
+    json: AsJson = False,
+    netlab: Netlab = None,
+    rate: Rate = None,
+    latency: Latency = None,
+    jitter: Jitter = None,
+    loss: Loss = None,
+) -> None:
     """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
     from decentral.cli import ranks
+    from decentral.cli.netlab import lab
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.record import new_folder
@@ -15,15 +27,16 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     from decentral.transport.launcher import launched
 
     overrides = set_ or []
+    hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(nproc, experiment.nodes):
+            with ranks.checking(nproc, experiment.nodes, hosts):
                 own_method(experiment)
             folder = new_folder(out, experiment.name)
-            ranks.start(["train"], file, overrides, experiment, folder, json)
+            ranks.start(["train"], file, overrides, experiment, folder, json, lab=hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)

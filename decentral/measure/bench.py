@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from decentral.algorithms.dsgd import DSGD
 from decentral.config import Experiment
-from decentral.measure.record import versions
+from decentral.measure.record import network, versions
 from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
@@ -74,6 +74,7 @@ def bench_step(world: World, experiment: Experiment, repetitions: int) -> dict[s
         "batch_size": experiment.batch_size,
         "repetitions": repetitions,
         "versions": versions(),
+        "network": None if (lab := network()) is None else lab.model_dump(),
         "subjects": [vars(timing) for timing in timings(measured, ddp)],
     }
 

@@ -105,6 +105,19 @@ class TopologySummary(Document):
     max_degree: int
 
 
+class Network(Document):
+    """The links of the network lab that the ranks ran in, the same at every host; null: not shaped."""
+
+    hosts: int
+    rate_bit_s: float | None
+    """In each direction."""
+    latency_s: float | None
+    """One way, from host to host."""
+    jitter_s: float | None
+    loss: float | None
+    """Share of packets."""
+
+
 class Comparison(Document):
     """The whole comparison."""
 
@@ -121,5 +134,7 @@ class Comparison(Document):
     parameters: int
     """Number of parameters of the model."""
     versions: dict[str, str]
+    network: Network | None = None
+    """Null outside a network lab: whatever the machine has."""
     topologies: dict[str, TopologySummary]
     methods: list[MethodResult]

@@ -15,12 +15,13 @@ from decentral import __version__
 from decentral.config import Experiment
 from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
-from decentral.measure.comparison import Evaluation, TopologySummary
+from decentral.measure.comparison import Evaluation, Network, TopologySummary
 from decentral.methods import ResolvedMethod
 from decentral.topology.analysis import averaged
 from decentral.topology.topology import Topology
 
 PACKAGES = ("torch", "numpy", "networkx", "scipy", "pydantic", "safetensors", "scikit-learn")
+NETWORK_VARIABLE = "NETLAB_LINK"
 
 
 def new_folder(out: Path | None, name: str) -> Path:
@@ -60,6 +61,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found | {"platform": platform.platform(), "cores": str(os.cpu_count())}
+
+
+def network() -> Network | None:
+    """The network lab that this process runs in, which tells it by a variable of the environment."""
+    told = os.environ.get(NETWORK_VARIABLE)
+    return None if told is None else Network.model_validate_json(told)
 
 
 def summary_of(topology: Topology) -> TopologySummary:

@@ -211,6 +211,7 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         curves=_curves(comparison, series),
         graphs=_graphs(comparison),
         target=_target(comparison),
+        link=None if comparison.network is None else tables.link_of(comparison.network),
     )
 
 

@@ -16,7 +16,7 @@ from decentral.config import Experiment
 from decentral.errors import DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
-from decentral.measure.record import Metrics, describe_run, save_model, summary_of, versions, write_json
+from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
 from decentral.measure.run import Prepared, digest, own_method, prepare_all, run_on, simulate
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.methods import methods
@@ -149,6 +149,7 @@ def written(
         target=experiment.target,
         parameters=first.parameters,
         versions=versions(),
+        network=network() if clock == "wall" else None,
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[
             method_result(method.method, with_speedups(results[method.label], allreduce, ddp)) for method in ready

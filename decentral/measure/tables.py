@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from decentral.measure.comparison import Comparison, MethodResult
+from decentral.measure.comparison import Comparison, MethodResult, Network
 
 Quantity = Callable[[float], tuple[str, str]]
 """From a value to its digits and its unit, which brings its own leading space."""
@@ -193,6 +193,8 @@ def comparison_table(comparison: Comparison) -> Table:
     below.append("".join(f"\n{row.name}, {line}" for row in body for line in row.failures), style="red")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
     table.caption, table.caption_justify = below, "left"
+    if comparison.network is not None:
+        table.title, table.title_justify = f"network lab: {link_of(comparison.network)}", "left"
     table.add_column("Method", min_width=9, overflow="fold")
     for column in columns(comparison):
         title = column.title.replace("all-", "all-\n")
@@ -200,6 +202,16 @@ def comparison_table(comparison: Comparison) -> Table:
     for row in body:
         table.add_row(_terminal_name(row), *map(_terminal_cell, row.cells))
     return table
+
+
+def link_of(network: Network) -> str:
+    """`4 hosts, 100 Mbit/s each way, 10 ms one way`."""
+    parts = [f"{network.hosts} hosts"]
+    parts += [] if network.rate_bit_s is None else [f"{network.rate_bit_s / 1e6:g} Mbit/s each way"]
+    parts += [] if network.latency_s is None else [f"{1e3 * network.latency_s:g} ms one way"]
+    parts += [] if network.jitter_s is None else [f"jitter {1e3 * network.jitter_s:g} ms"]
+    parts += [] if network.loss is None else [f"{100 * network.loss:g}% of packets lost"]
+    return ", ".join(parts)
 
 
 def caption(comparison: Comparison) -> str:

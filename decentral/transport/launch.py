@@ -58,6 +58,24 @@ def _started(nproc: int, arguments: Sequence[str], logs: str) -> Ending:
     return Ending(0)
 
 
+class Ended(NamedTuple):
+    """How one rank ended: its return code (negative: the signal), when, and the file with its last word."""
+
+    code: int
+    at_s: float
+    word: Path
+
+
+def ending_of(ranks: Mapping[int, Ended]) -> Ending:
+    """How a job ended whose ranks something else than torchrun has started."""
+    failures = {}
+    for rank, ended in ranks.items():
+        if ended.code:
+            failures[rank] = ProcessFailure(rank, pid=0, exitcode=ended.code, error_file=str(ended.word))
+            failures[rank].timestamp = round(1e3 * ended.at_s)
+    return _verdict(failures) if failures else Ending(0)
+
+
 def leave_word(reason: str) -> None:
     """In a rank: write why it ends to where torchrun's launcher reads it."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -75,5 +93,5 @@ def _verdict(failures: Mapping[int, ProcessFailure]) -> Ending:
     if -first.exitcode == signal.SIGINT:
         return Ending(INTERRUPTED, "interrupted", said=False)
     name = signal.Signals(-first.exitcode).name
-    reason = f"node {rank} was ended by {name}; torchrun stopped the others"
+    reason = f"node {rank} was ended by {name}; the others were stopped"
     return Ending(LostNeighborError.exit_code, reason, said=False)

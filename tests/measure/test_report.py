@@ -178,6 +178,15 @@ def printed(comparison: Comparison, width: int) -> str:
     return console.export_text()
 
 
+def test_the_network_lab_stands_above_the_numbers_that_it_made(tmp_path: Path) -> None:
+    link = {"hosts": 16, "rate_bit_s": 1e8, "latency_s": 0.01, "jitter_s": None, "loss": 0.001}
+    comparison = write_comparison(tmp_path / "lab", network=link)
+    told = "16 hosts, 100 Mbit/s each way, 10 ms one way, 0.1% of packets lost"
+    assert f"<dt>Network lab</dt><dd>{told}</dd>" in checked(tmp_path / "lab", comparison)
+    assert printed(comparison, 140).splitlines()[0].strip() == f"network lab: {told}"
+    assert "etwork lab" not in checked(tmp_path / "none", write_comparison(tmp_path / "none"))
+
+
 def test_users_strings_stay_text(tmp_path: Path) -> None:
     comparison = write_comparison(tmp_path, **CASES["hostile"])
     page = checked(tmp_path, comparison)

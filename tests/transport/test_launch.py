@@ -41,7 +41,7 @@ def test_a_rank_that_a_signal_ended_is_a_lost_neighbor_with_the_signals_name(by:
     """The kernel's out-of-memory killer leaves no word: without this line the job ends in silence."""
     verdict = _verdict({2: failure(2, -by, 10), 0: failure(0, 4, 11)})
     assert verdict[0] == 4
-    assert verdict[1] == f"node 2 was ended by {by.name}; torchrun stopped the others"
+    assert verdict[1] == f"node 2 was ended by {by.name}; the others were stopped"
 
 
 def test_whom_the_launcher_ended_is_not_the_cause() -> None:
