@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions, BroadcastOptions  # type: ignore[attr-defined]
 
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
@@ -221,6 +221,11 @@ class RankDriver(Driver):
             "evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how), patience_s
         )
         return [numbers.tolist() for numbers in everyone]
+
+    def broadcast(self, x: Tensor, patience_s: float = 0.0) -> None:
+        """Overwrite `x` with node 0's: for the start of a run."""
+        options = BroadcastOptions()
+        self._together("start", x.nbytes, options, lambda group, how: group.broadcast([x], how), patience_s)
 
     def close(self) -> None:
         for link in self._links.values():

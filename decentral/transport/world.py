@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from decentral.config import Gloo
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
@@ -61,6 +61,11 @@ class World:
         world = cls(launched.rank, nodes, store, device, transport, launched.one_machine)
         world._check_same_experiment(digest)
         return world
+
+    @classmethod
+    def alone(cls, transport: Gloo) -> "World":
+        """The world of a process that no launcher started: one rank."""
+        return cls(0, 1, HashStore(), gloo_device(transport.interface, one_machine=True), transport)
 
     def _check_same_experiment(self, digest: int) -> None:
         first = self.agree("digest", str(digest))
