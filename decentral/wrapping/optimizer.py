@@ -33,14 +33,14 @@ class GossipOptimizer(Optimizer):
         return self.inner.param_groups
 
     @property
-    def state(self) -> Any:
+    def state(self) -> Any:  # type: ignore[override]
         return self.inner.state
 
     def begin_round(self) -> None:
         """Begin the next round now, where its loss is computed without a forward pass of the wrapped model itself."""
         self._rounds.begin()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One round with the gradients in the parameters' `grad`: gossip, and the local step in it.
 
         Args:

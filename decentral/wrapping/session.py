@@ -71,7 +71,7 @@ class Session:
             wrapped = Wrapped(
                 self.world, driver, flat, rounds, GossipOptimizer(optimizer, rounds, local), told, buffers
             )
-        except DecentralError:
+        except BaseException:
             driver.close()
             raise
         self._wrapped.append(wrapped)
