@@ -54,7 +54,7 @@ class Rounds:
             ConfigError: the model or the optimizer changed since it was wrapped, or the run has ended.
             LostNeighborError: a neighbor died or stayed silent.
         """
-        if self._asked is not None:
+        if self.under_way:
             return
         if self._ended is not None:
             raise ConfigError(f"no further step can be taken: {self._ended}")
@@ -76,7 +76,7 @@ class Rounds:
         Raises:
             ConfigError: the algorithm moves the model before its gradient.
         """
-        if self._asked is not None:
+        if self.under_way:
             return
         x = self._model.x
         before = x._version
@@ -87,7 +87,7 @@ class Rounds:
             raise ConfigError(
                 f"{type(self._algorithm).__name__} moves the model before its gradient, but no forward pass of the "
                 "model in training mode (model.train(), gradients enabled) was seen before this step; call the model "
-                "itself, or optimizer.begin_round() before the loss is computed"
+                "itself (compile it before it is wrapped), or optimizer.begin_round() before the loss is computed"
             )
 
     def answer(self, loss: Tensor | None, closure: Closure | None, skip: bool) -> None:

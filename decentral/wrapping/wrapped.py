@@ -29,7 +29,8 @@ class Entrance:
         self._entered = entered
 
     def __call__(self, *_: Any) -> None:
-        self._entered()
+        if not torch.compiler.is_compiling():  # it would become part of the compiled pass
+            self._entered()
 
     def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
         return _unwatched, ()
@@ -74,7 +75,7 @@ class Wrapped:
 
     def _entered(self) -> None:
         """A forward pass begins: if it is one of training, so does the next round."""
-        if torch.is_grad_enabled() and self.model.module.training and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and self.model.module.training:
             self.rounds.begin()
 
     @contextmanager
