@@ -81,7 +81,7 @@ def placed() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        if error.at is None:
+        if not error.at:
             raise
         raise ConfigError(f"{dotted(error.at)}: {error}") from error
 
@@ -93,7 +93,10 @@ def _mapping(named: Any) -> dict[str, Any]:
 def _experiment(**sections: Any) -> config.Experiment:
     """An experiment with these sections, of which the rest means nothing."""
     try:
-        return Experiment.model_validate({**_REST, **sections})
+        experiment = Experiment.model_validate({**_REST, **sections})
     except ValidationError as error:
         fault = min(faults_in(error), key=lambda fault: not fault.unknown_key)
         raise ConfigError(fault.message, fault.path) from error
+    for key in sections:
+        getattr(experiment, key)._path = (key,)
+    return experiment

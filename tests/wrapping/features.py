@@ -125,7 +125,7 @@ def closure(model: nn.Module, optimizer: Optimizer) -> None:
             loss.backward()
             return loss  # type: ignore[return-value]
 
-        assert float(optimizer.step(evaluate)) > 0  # type: ignore[arg-type]
+        assert optimizer.step(evaluate).item() > 0  # type: ignore[arg-type, attr-defined]
 
 
 def accumulation(model: nn.Module, optimizer: Optimizer) -> None:
