@@ -55,3 +55,14 @@ class TwoGradients(Algorithm):
         state.local.step(second)
         await peer.mix_(state.x)
         return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubling(Algorithm):
+    """Writes into the gradient that it was given: the step must be taken with what it has become."""
+
+    async def step(self, state: State, peer: Peer) -> Tensor:
+        loss, gradient = await peer.gradient(state.x)
+        state.local.step(gradient.mul_(2))
+        await peer.mix_(state.x)
+        return loss

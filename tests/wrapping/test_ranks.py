@@ -25,7 +25,7 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import on_ranks
 from tests.wrapping.features import FEATURES, batches, sgd
-from tests.wrapping.methods import METHODS, Drifting, TwoGradients
+from tests.wrapping.methods import METHODS, Doubling, Drifting, TwoGradients
 
 NODES = 4
 
@@ -42,6 +42,7 @@ DIGITS: dict[str, Any] = {
 OWN: dict[str, tuple[Any, dict[str, Any]]] = {
     "a memory, and a gradient elsewhere": ({"name": Drifting, "decay": 0.25}, {"decay": 0.25}),
     "two gradients a round": (TwoGradients, {}),
+    "a gradient changed in place": (Doubling, {}),
 }
 
 
@@ -190,7 +191,28 @@ def test_an_overflow_at_one_node_does_not_stop_the_others(algorithm: Mapping[str
         assert all(tensor.isfinite().all() for tensor in model.values())
 
 
-CHECKPOINTED = {**METHODS, "a memory of its own": {"name": Drifting}, "two gradients": {"name": TwoGradients}}
+@pytest.mark.parametrize("algorithm", ["dsgd", "allreduce", {"name": Drifting}], ids=str)
+def test_the_gradients_stay_the_users(algorithm: Any) -> None:
+    """Whatever the algorithm steps with: they are there to look at, and to be added to, until zero_grad."""
+
+    def loop(world: World, session: Session, model: nn.Module, optimizer: Optimizer) -> None:
+        for inputs, targets in batches(seed=world.rank):
+            mse_loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            own = [(parameter.grad, parameter.grad.clone()) for parameter in model.parameters()]  # type: ignore[union-attr]
+            optimizer.step()
+            for parameter, (held, value) in zip(model.parameters(), own, strict=True):
+                assert parameter.grad is held
+                assert torch.equal(held, value)
+
+    wrapped_on_ranks(loop, algorithm=algorithm)
+
+
+CHECKPOINTED: dict[str, dict[str, Any]] = {
+    **METHODS,
+    "dsgd every fourth round": {"name": "dsgd", "every": 4},  # of which the sixth, where it is left, is none
+    "a memory of its own": {"name": Drifting},
+    "two gradients": {"name": TwoGradients},
+}
 
 
 @pytest.mark.parametrize("algorithm", CHECKPOINTED.values(), ids=CHECKPOINTED)
