@@ -229,16 +229,17 @@ class Topology(OpenSection):
     """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`."""
 
 
-class Gloo(Section):
-    """Links over TCP by gloo, one two-rank group per edge of the graph."""
+class Transport(Section):
+    """How messages travel: one link per edge of the graph."""
 
-    name: Literal["gloo"] = "gloo"
+    name: Literal["auto", "gloo", "shared-memory", "mpi"] = "auto"
+    """auto: shared memory between neighbors on one host, else MPI under mpirun and gloo under any other launcher."""
     timeout_s: float = Field(30.0, gt=0, le=86_400)
     """How long a node waits for a neighbor in one exchange before it gives up (exit code 4)."""
     connect_timeout_s: float = Field(120.0, gt=0, le=86_400)
     """How long the processes wait for each other at the start."""
     interface: str | None = None
-    """Network interface to listen on, such as eth0; gloo's own choice unless given."""
+    """Network interface for gloo to listen on, such as eth0; its own choice unless given."""
 
 
 class Method(Section):
@@ -286,7 +287,7 @@ class Experiment(Section):
         Method(algorithm=DDP(name="ddp")),
     ]
     """Centralized methods that `speedup` compares with."""
-    transport: Annotated[Gloo, Named] = Gloo()
+    transport: Annotated[Transport, Named] = Transport()
     _folder: Path = PrivateAttr(default=Path())
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from decentral.fused import is_fusible, sum_into
 from decentral.seeding import integer_seed
 from decentral.topology.mixing import Row
 
@@ -23,9 +24,6 @@ T = TypeVar("T")
 
 Payload = tuple[Tensor, ...]
 """What one message carries: tensors whose shapes and dtypes are the same in every round, known before the run."""
-
-CHUNK = 1 << 15
-"""Elements that `weighted_sum` works on at a time: a chunk of each vector stays in the core's own cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +186,12 @@ class Peer:
         vectors = _first_tensors(self.node, x, received)
         return weighted_sum(self.row(turn).weights, vectors, out=torch.empty_like(x))
 
+    def drift(self, x: Tensor, received: Mapping[int, Payload], turn: int | None = None, *, out: Tensor) -> Tensor:
+        """`sum_j w_ij x_j - x_i` in one pass: what mixing would change of my `x: (d,)`, written into `out: (d,)`."""
+        weights = dict(self.row(turn).weights)
+        weights[self.node] -= 1
+        return weighted_sum(weights, _first_tensors(self.node, x, received), out)
+
 
 def _first_tensors(node: int, own: Tensor, received: Mapping[int, Payload]) -> dict[int, Tensor]:
     return {node: own} | {sender: payload[0] for sender, payload in received.items()}
@@ -201,13 +205,12 @@ def weighted_sum(weights: Mapping[int, float], vectors: Mapping[int, Tensor], ou
         vectors: one `(d,)` vector for each of the weights' nodes.
         out: `(d,)`; may be one of the vectors.
     """
-    (first, first_weight), *others = sorted(weights.items())
-    scratch = torch.empty_like(out[:CHUNK])
-    for start in range(0, out.numel(), CHUNK):
-        part = slice(start, start + CHUNK)
-        total = scratch[: out[part].numel()]
-        torch.mul(vectors[first][part], first_weight, out=total)
-        for j, weight in others:
-            total.add_(vectors[j][part], alpha=weight)
-        out[part].copy_(total)
-    return out
+    ordered = sorted(weights.items())
+    tensors = [vectors[j] for j, _ in ordered]
+    if is_fusible([out, *tensors]):
+        sum_into(out, [weight for _, weight in ordered], tensors)
+        return out
+    total = tensors[0] * ordered[0][1]
+    for (_, weight), tensor in zip(ordered[1:], tensors[1:], strict=True):
+        total.add_(tensor * weight)
+    return out.copy_(total)

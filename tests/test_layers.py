@@ -28,7 +28,7 @@ LAYERS = {
         "decentral.user_code",
     ),
     "topology": ("decentral.topology",),
-    "waist": ("decentral.peer", "decentral.compression"),
+    "waist": ("decentral.peer", "decentral.fused", "decentral.compression"),
     "middle": ("decentral.transport", "decentral.algorithms"),
     "training": ("decentral.training",),
     "wrapping": ("decentral.wrapping",),
@@ -231,7 +231,16 @@ def run_as(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("topology", "list"), ("topology", "--help"), ("train", "--help"), ("speedup", "--help")],
+    [
+        ("--help",),
+        ("topology", "list"),
+        ("topology", "--help"),
+        ("train", "--help"),
+        ("speedup", "--help"),
+        ("launch", "--help"),
+        ("doctor", "--help"),
+        ("launch", str(PACKAGE.parent / "launch" / "quickstart.yaml"), "--with", "slurm", "--dry-run"),
+    ],
     ids=" ".join,
 )
 def test_light_commands_load_no_torch(arguments: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -28,5 +29,8 @@ class Algorithm(ABC):
         return State(x=x, local=self.local.bind(x, peer.layout))
 
     @abstractmethod
-    async def step(self, state: State, peer: Peer) -> Tensor:
-        """One round at one node. Returns the minibatch loss `()`; awaits effects of `peer` only."""
+    async def step(self, state: Any, peer: Peer) -> Tensor:
+        """One round at one node, on the state that `init` made; returns the minibatch loss `()`.
+
+        It awaits effects of `peer` only.
+        """

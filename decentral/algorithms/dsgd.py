@@ -16,6 +16,7 @@ References: Lian et al. 2017 (arXiv:1705.09056), Algorithm 1, for adapt-while-co
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
@@ -24,12 +25,21 @@ from decentral.peer import Peer
 Order = Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"]
 
 
+@dataclass(slots=True)
+class DSGDState(State):
+    drift: Tensor | None  # (d,) scratch of adapt-while-communicate: what mixing changes, until the step is taken
+
+
 @dataclass(frozen=True, kw_only=True)
 class DSGD(Algorithm):
     order: Order = "adapt-then-combine"
     every: int = 1  # tau
 
-    async def step(self, state: State, peer: Peer) -> Tensor:
+    def init(self, x: Tensor, peer: Peer) -> DSGDState:
+        drift = torch.empty_like(x) if self.order == "adapt-while-communicate" else None
+        return DSGDState(x=x, local=self.local.bind(x, peer.layout), drift=drift)
+
+    async def step(self, state: DSGDState, peer: Peer) -> Tensor:
         if (peer.round + 1) % self.every:
             return await self._local_step(state, peer)
         # A schedule advances with each mixing, not with each round: tau may share a factor with its period.
@@ -48,12 +58,12 @@ class DSGD(Algorithm):
         state.local.step(gradient)
         return loss
 
-    async def _adapt_while_communicating(self, state: State, peer: Peer, turn: int) -> Tensor:
+    async def _adapt_while_communicating(self, state: DSGDState, peer: Peer, turn: int) -> Tensor:
+        assert state.drift is not None
         ticket = await peer.post((state.x,), turn)
         loss, gradient = await peer.gradient(state.x)
-        mixed = peer.combine(state.x, await peer.collect(ticket), turn)
+        peer.drift(state.x, await peer.collect(ticket), turn, out=state.drift)
         # The step is taken at x_i, where the gradient was, and not at the mixed point: weight decay depends on it.
-        drift = mixed.sub_(state.x)
         state.local.step(gradient)
-        state.x.add_(drift)
+        state.x.add_(state.drift)
         return loss

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from decentral.errors import DecentralError
+from decentral.transport.launcher import is_first
 
 if TYPE_CHECKING:
     from decentral.measure.comparison import Evaluation
@@ -70,7 +71,7 @@ def fail(error: DecentralError) -> int:
         leave_word(str(error))
     if not (error.echo and STARTED_BY in os.environ):
         complain(str(error))
-    if "--json" in sys.argv and os.environ.get("RANK", "0") == "0" and STARTED_BY not in os.environ:
+    if "--json" in sys.argv and is_first() and STARTED_BY not in os.environ:
         print_json({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
+from decentral.cli import bench, check, doctor, explain, launch, report, simulate, speedup, topology, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
+from decentral.transport.launcher import is_first
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 UsageError: Any = typer.BadParameter.__base__
@@ -34,7 +35,9 @@ app.command("explain")(explain.explain)
 app.command("simulate")(simulate.simulate)
 app.command("train")(train.train)
 app.command("speedup")(speedup.speedup)
+app.command("launch")(launch.launch)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
 
@@ -42,7 +45,7 @@ app.add_typer(bench.app, name="bench")
 def run() -> None:
     """The entry point of `decentral` and `python -m decentral`."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its socket warnings would stand beside our one line
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
     else:
         warnings.simplefilter("ignore")

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from decentral.algorithms.dsgd import DSGD
 from decentral.config import Experiment
 from decentral.measure.record import versions
-from decentral.measure.run import Prepared, digest, prepare_all
+from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
 from decentral.training.ddp import ddp_group
@@ -106,7 +106,7 @@ def _bare(ready: Prepared) -> Prepared:
 
 def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: int) -> Step:
     node, objective = world.rank, ready.task.objective(world.rank)
-    driver = stack.enter_context(closing(world.driver(ready.topology, objective.gradient, run, epoch)))
+    driver = stack.enter_context(closing(driver_of(world, ready, objective, run, epoch)))
     peer, algorithm = ready.peer(node), ready.algorithm
     assert algorithm is not None
     state = algorithm.init(ready.task.start(), peer)

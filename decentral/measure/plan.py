@@ -3,24 +3,15 @@
 import torch
 
 from decentral.algorithms.local import LocalOptimizer
-from decentral.measure.run import Prepared
+from decentral.measure.run import DRY_ROUNDS, Prepared
 from decentral.transport.driver import all_reduce_bytes
-from decentral.transport.dry import DryNode
-
-DRY_ROUNDS = 2000
 
 
 def bytes_per_round(prepared: Prepared, node: int) -> float:
     """Bytes that a node sends in a round, headers included: the mean over a dry run of up to 2000 rounds."""
-    x = torch.empty(prepared.task.parameters, dtype=prepared.task.dtype, device="meta")
     if prepared.algorithm is None:
-        return float(all_reduce_bytes(x, prepared.nodes))
-    peer, dry = prepared.peer(node), DryNode(prepared.nodes)
-    state = prepared.algorithm.init(x, peer)
-    rounds = min(prepared.pace.rounds, DRY_ROUNDS)
-    for peer.round in range(rounds):
-        dry.advance(prepared.algorithm.step(state, peer))
-    return dry.bytes_sent / rounds
+        return float(all_reduce_bytes(prepared.meta(), prepared.nodes))
+    return prepared.dry_run(node).bytes_sent / min(prepared.pace.rounds, DRY_ROUNDS)
 
 
 def memory_bytes(prepared: Prepared, node: int) -> dict[str, int]:
@@ -49,9 +40,11 @@ def _optimizer_vectors(local: LocalOptimizer) -> float:
 
 
 def launch_commands(file: str, nodes: int) -> list[str]:
-    """How to start the experiment on one machine and on several."""
+    """How to start the experiment: on one machine, on several, under MPI, and on a cluster by a script made for it."""
     return [
         f"decentral train {file} --nproc {nodes}",
         f"torchrun --nnodes {nodes} --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29400 "
         f"-m decentral train {file}",
+        f"mpirun -n {nodes} --hostfile HOSTS --bind-to none decentral train {file}",
+        f"decentral launch {file} --with slurm  # or mpirun, kubernetes, ...: see --help",
     ]

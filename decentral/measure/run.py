@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
@@ -24,9 +25,13 @@ from decentral.training.objective import Objective
 from decentral.training.optimizer import local_optimizer
 from decentral.training.task import Task, task
 from decentral.transport.driver import Driver, all_reduce_bytes
+from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
+from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
+
+DRY_ROUNDS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,19 @@ class Prepared:
             return topology.row(node, turn) if topology else Row(node, {node: 1.0})
 
         return Peer(node, self.nodes, rows, self.task.layout, self.task.seed)
+
+    def meta(self) -> Tensor:
+        """A flat vector `(d,)` that holds no numbers."""
+        return torch.empty(self.task.parameters, dtype=self.task.dtype, device="meta")
+
+    def dry_run(self, node: int) -> DryNode:
+        """What a node sends in up to DRY_ROUNDS rounds, without data and neighbors."""
+        assert self.algorithm is not None
+        peer, dry = self.peer(node), DryNode(self.nodes)
+        state = self.algorithm.init(self.meta(), peer)
+        for peer.round in range(min(self.pace.rounds, DRY_ROUNDS)):
+            dry.advance(self.algorithm.step(state, peer))
+        return dry
 
 
 def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: Task | None = None) -> Prepared:
@@ -123,7 +141,7 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
         raise ConfigError(
             f"node {world.rank} loaded other samples than node 0; data must be the same on all: seed what it draws"
         )
-    driver = world.driver(prepared.topology, objective.gradient, run, epoch)
+    driver = driver_of(world, prepared, objective, run, epoch)
     try:
         if prepared.algorithm is None:
             return _trained_by_ddp(world, prepared, driver, epoch, observe)
@@ -136,6 +154,12 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
         raise
     finally:
         driver.close()
+
+
+def driver_of(world: World, prepared: Prepared, objective: Objective, run: int, epoch: int) -> RankDriver:
+    """The driver of this process's node for one run."""
+    largest = prepared.dry_run(world.rank).largest_frame if prepared.topology and prepared.algorithm else 0
+    return world.driver(prepared.topology, objective.gradient, run, epoch, largest)
 
 
 def _trained(

@@ -15,7 +15,7 @@ from decentral.errors import ConfigError, LostNeighborError
 from decentral.training.loop import Measure, Pace, check_finite
 from decentral.training.objective import flat
 from decentral.training.task import Task
-from decentral.transport.links import told_by_gloo
+from decentral.transport.gloo import told_by_gloo
 from decentral.transport.world import World
 
 _UNUSED = "Expected to have finished reduction"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.errors import DivergedError
+from decentral.fused import warm_up
 from decentral.peer import Peer
 from decentral.training.objective import Objective
 from decentral.transport.driver import Driver
@@ -53,6 +54,7 @@ def train(
         DivergedError: a node's loss is not finite.
         LostNeighborError: a neighbor died or stayed silent.
     """
+    warm_up(start.dtype)
     states = {node: algorithm.init(start.clone(), peers[node]) for node in driver.hosted}
     models = {node: state.x for node, state in states.items()}
     seconds = 0.0

@@ -21,6 +21,7 @@ class DryNode:
     def __init__(self, nodes: int) -> None:
         self.bytes_sent = 0
         self.messages_sent = 0
+        self.largest_frame = 0  # bytes, header included
         self._nodes = nodes
         self._posted: dict[Ticket, tuple[Payload, tuple[int, ...]]] = {}
 
@@ -44,7 +45,9 @@ class DryNode:
 
     def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
         self.messages_sent += len(neighbors)
-        self.bytes_sent += len(neighbors) * (HEADER_BYTES + payload_bytes(payload))
+        size = HEADER_BYTES + payload_bytes(payload)
+        self.bytes_sent += len(neighbors) * size
+        self.largest_frame = max(self.largest_frame, size)
         ticket = Ticket(len(self._posted))
         self._posted[ticket] = payload, neighbors
         return ticket

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions, BroadcastOptions  # type: ignore[attr-defined]
 
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
@@ -22,6 +21,7 @@ from decentral.transport.driver import (
     proceed,
     versions,
 )
+from decentral.transport.everyone import Everyone
 from decentral.transport.frames import (
     HEADER_BYTES,
     FrameError,
@@ -32,7 +32,10 @@ from decentral.transport.frames import (
     payload_views,
     signature,
 )
-from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, told
+from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link
+from decentral.transport.wiring import Wires
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class _Posted:
     versions: tuple[int, ...]
     stamp: Stamp
     outgoing: Tensor
-    incoming: dict[int, tuple[Tensor, Finish]]  # neighbor: the frame that it fills, and what waits for it
+    incoming: dict[int, Finish]  # by neighbor, what waits for its frame
 
 
 class RankDriver(Driver):
@@ -50,9 +53,9 @@ class RankDriver(Driver):
     Args:
         node: the node, and rank, of this process.
         nodes: how many there are.
-        links: one to each neighbor in the graph.
+        wires: the links to its neighbors in the graph.
         gradient: the node's answer to `Gradient`.
-        group: makes the group of all ranks when first needed: for AllReduce and for measurement.
+        everyone: all ranks together, for AllReduce and for measurement.
         run: 64-bit digest of the experiment; both ends of a link must have the same.
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
@@ -62,9 +65,9 @@ class RankDriver(Driver):
         self,
         node: int,
         nodes: int,
-        links: Mapping[int, Link],
+        wires: Wires,
         gradient: GradientAt,
-        group: Callable[[], Any],
+        everyone: Everyone,
         run: int,
         epoch: int,
         timeout_s: float,
@@ -72,17 +75,19 @@ class RankDriver(Driver):
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
-        self._links = dict(links)
+        self._wires, self._links = wires, wires.links
         self._gradient = gradient
-        self._make_group, self._group = group, None
+        self._everyone = everyone
+        self._sums: list[Tensor] = []  # one for each AllReduce of a round
+        self._reduced = 0  # in this round
         self._run, self._epoch = run, epoch
         self._timeout_s = timeout_s
         self._round = 0
         self._sequence = 0  # exchanges begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
-        self._free: dict[int, list[Tensor]] = {}  # frames by size
-        self._lent: list[Tensor] = []  # frames whose payloads the step may still read
+        self._sent: list[Tensor] = []  # frames of this round's exchanges that are through
+        self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         step = steps[self._node]
@@ -98,13 +103,16 @@ class RankDriver(Driver):
 
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
-        self._round, self._sequence = round, 0
+        self._round, self._sequence, self._reduced = round, 0, 0
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
-        for frame in self._lent:
-            self._free.setdefault(frame.numel(), []).append(frame)
+        for link, frame in self._lent:
+            link.release(frame)
+        for frame in self._sent:
+            self._wires.outbox.give_back(frame)
         self._lent.clear()
+        self._sent.clear()
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
@@ -112,28 +120,27 @@ class RankDriver(Driver):
             case Gradient(at=at):
                 return self._gradient(at)
             case Exchange(payload=payload, neighbors=neighbors):
-                return self._collect(self._post(payload, neighbors), "Exchange")
+                return self._collect(self._post(payload, neighbors, overlapped=False), "Exchange")
             case Post(payload=payload, neighbors=neighbors):
-                return self._post(payload, neighbors)
+                return self._post(payload, neighbors, overlapped=True)
             case Collect(ticket=ticket):
                 return self._collect(ticket, "Collect")
             case AllReduce(x=x):
                 self.bytes_sent[self._node] += all_reduce_bytes(x, self._nodes)
-                return self._mean(x, "AllReduce")
+                return self._mean(x, "AllReduce", out=self._next_sum(x))
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool) -> Ticket:
         self._tickets += 1
         ticket = Ticket(self._tickets)
         stamp = self._stamp(payload)
-        outgoing = self._frame(stamp)
+        outgoing = self._wires.outbox.take(HEADER_BYTES + stamp.payload_bytes)
         fill(outgoing, stamp, payload)
         self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, outgoing, {})
         for neighbor in neighbors:
-            incoming = self._frame(stamp)
             try:
-                posted.incoming[neighbor] = incoming, self._links[neighbor].start(outgoing, incoming)
+                posted.incoming[neighbor] = self._links[neighbor].start(outgoing, overlapped)
             except BrokenLinkError as error:
                 raise self._lost(neighbor, "Post", outgoing.numel(), 0.0, str(error)) from error
         self.bytes_sent[self._node] += len(neighbors) * outgoing.numel()
@@ -141,7 +148,7 @@ class RankDriver(Driver):
         return ticket
 
     def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
-        posted = self._posted[ticket]  # kept if a neighbor is lost: gloo may still fill the frames of the others
+        posted = self._posted[ticket]  # kept if a neighbor is lost: the others' frames may still be on their way
         deadline = monotonic() + self._timeout_s
         received = {}
         for neighbor in posted.incoming:
@@ -149,18 +156,18 @@ class RankDriver(Driver):
             received[neighbor] = payload_views(frame, posted.payload)
         check_untouched(posted.payload, posted.versions, self._node)
         del self._posted[ticket]
-        self._lent += [posted.outgoing, *(frame for frame, _ in posted.incoming.values())]
+        self._sent.append(posted.outgoing)
         return received
 
     def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
-        frame, finish = posted.incoming[neighbor]
-        expected = posted.stamp._replace(sender=neighbor)
+        size, expected = posted.outgoing.numel(), posted.stamp._replace(sender=neighbor)
         try:
-            finish(deadline - monotonic())
+            frame = posted.incoming[neighbor](deadline - monotonic())
+            self._lent.append((self._links[neighbor], frame))
             check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
         except BrokenLinkError as error:
             waited_s = self._timeout_s - (deadline - monotonic())
-            raise self._lost(neighbor, kind, frame.numel(), waited_s, str(error)) from error
+            raise self._lost(neighbor, kind, size, waited_s, str(error)) from error
         except FrameError as error:
             raise LostNeighborError(
                 f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
@@ -179,59 +186,45 @@ class RankDriver(Driver):
         nbytes = payload_bytes(payload)
         return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
 
-    def _frame(self, stamp: Stamp) -> Tensor:
-        size = HEADER_BYTES + stamp.payload_bytes
-        free = self._free.get(size)
-        return free.pop() if free else torch.zeros(size, dtype=torch.uint8)
+    def _next_sum(self, x: Tensor) -> Tensor:
+        if self._reduced == len(self._sums):
+            self._sums.append(torch.empty_like(x))
+        self._reduced += 1
+        return self._sums[self._reduced - 1]
 
-    def _all_ranks(self) -> Any:
-        if self._group is None:
-            self._group = self._make_group()
-        return self._group
+    def _mean(self, x: Tensor, kind: str, out: Tensor) -> Tensor:
+        out.copy_(x)
+        self._together(kind, x.nbytes, partial(self._everyone.add_up, out))
+        return out.div_(self._nodes)
 
-    def _mean(self, x: Tensor, kind: str) -> Tensor:
-        total = x.clone()
-        self._together(kind, total.nbytes, AllreduceOptions(), lambda group, how: group.allreduce([total], how))
-        return total.div_(self._nodes)
-
-    def _together(
-        self, kind: str, nbytes: int, options: Any, begin: Callable[[Any, Any], Any], patience_s: float = 0.0
-    ) -> None:
+    def _together(self, kind: str, nbytes: int, perform: Callable[[float], T], patience_s: float = 0.0) -> T:
         """Perform one operation of all ranks within the timeout."""
-        # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.
-        options.timeout = patience = timedelta(seconds=self._timeout_s + patience_s)
         began = monotonic()
         try:
-            begin(self._all_ranks(), options).wait(patience)
-        except RuntimeError as error:
-            waited_s = monotonic() - began
+            return perform(self._timeout_s + patience_s)
+        except BrokenLinkError as error:
             raise LostNeighborError(
-                f"node {self._node} waited {waited_s:.1f} s for all nodes in round {self._round}: {told(error)} "
-                f"({kind}, {_human_bytes(nbytes)}, gloo)"
+                f"node {self._node} waited {monotonic() - began:.1f} s for all nodes in round {self._round}: {error} "
+                f"({kind}, {_human_bytes(nbytes)}, {self._everyone.name})"
             ) from error
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return self._mean(vectors[self._node], "evaluation")
+        own = vectors[self._node]
+        return self._mean(own, "evaluation", out=torch.empty_like(own))
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
-        everyone = [torch.empty_like(own) for _ in range(self._nodes)]
-        options = AllgatherOptions()
-        self._together(
-            "evaluation", own.nbytes, options, lambda group, how: group.allgather([everyone], [own], how), patience_s
-        )
-        return [numbers.tolist() for numbers in everyone]
+        gathered = self._together("evaluation", own.nbytes, partial(self._everyone.gather, own), patience_s)
+        return [numbers.tolist() for numbers in gathered]
 
     def broadcast(self, x: Tensor, patience_s: float = 0.0) -> None:
         """Overwrite `x` with node 0's: for the start of a run."""
-        options = BroadcastOptions()
-        self._together("start", x.nbytes, options, lambda group, how: group.broadcast([x], how), patience_s)
+        self._together("start", x.nbytes, partial(self._everyone.broadcast, x), patience_s)
 
     def close(self) -> None:
-        for link in self._links.values():
-            link.close()
+        self._wires.close()
         self._posted.clear()
-        self._group = None
+        self._everyone.close()
 
 
 def _human_bytes(nbytes: int) -> str:

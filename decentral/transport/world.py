@@ -5,17 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
-from decentral.config import Gloo
+from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
 from decentral.topology.topology import Topology
 from decentral.transport.driver import GradientAt
+from decentral.transport.everyone import Everyone, GlooEveryone
+from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
 from decentral.transport.launcher import Launched
-from decentral.transport.links import INTERFACE_VARIABLE, connect, gloo_device, gloo_group, loopback_interface
+from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
+from decentral.transport.wiring import Wires, Wiring
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,12 @@ class World:
     size: int
     store: Store
     device: Any
-    transport: Gloo
+    transport: Transport
     one_machine: bool = True
+    office: Office | None = None  # of MPI, in ranks that it has started
 
     @classmethod
-    def join(cls, launched: Launched, transport: Gloo, nodes: int, digest: int) -> "World":
+    def join(cls, launched: Launched, transport: Transport, nodes: int, digest: int) -> "World":
         """Meet the other ranks.
 
         Args:
@@ -48,22 +53,25 @@ class World:
                 f"{launched.launcher} started {launched.size} ranks for nodes: {nodes}; one rank is one node, "
                 f"so start {nodes} ranks or set -s nodes={launched.size}"
             )
+        office = _office(launched, transport)
+        patience = timedelta(seconds=transport.connect_timeout_s)
         try:
-            patience = timedelta(seconds=transport.connect_timeout_s)
-            store, _, _ = next(rendezvous("env://", launched.rank, launched.size, timeout=patience))
+            if office is not None and launched.master is None:
+                store = office.meet("127.0.0.1" if launched.one_machine else own_host(transport.interface), patience)
+            else:
+                store, _, _ = next(rendezvous(launched.meeting, launched.rank, launched.size, timeout=patience))
         except (RuntimeError, ValueError) as error:
-            port = os.environ.get("MASTER_PORT")
             raise MissingEnvironmentError(
-                f"rank {launched.rank} cannot meet the others at {launched.master}:{port} "
+                f"rank {launched.rank} cannot meet the others at {launched.master}:{launched.port} "
                 f"({str(error).splitlines()[0][:120]}); check MASTER_ADDR, MASTER_PORT and that rank 0 runs"
             ) from error
         device = gloo_device(transport.interface, launched.one_machine)
-        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine)
+        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine, office)
         world._check_same_experiment(digest)
         return world
 
     @classmethod
-    def alone(cls, transport: Gloo) -> "World":
+    def alone(cls, transport: Transport) -> "World":
         """The world of a process that no launcher started: one rank."""
         return cls(0, 1, HashStore(), gloo_device(transport.interface, one_machine=True), transport)
 
@@ -92,22 +100,36 @@ class World:
         """A part of the store that belongs to one run, and to one purpose in it."""
         return PrefixStore(f"run/{epoch}/{name}", self.store)
 
-    def driver(self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int) -> RankDriver:
+    def driver(
+        self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int, largest: int = 0
+    ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
         Args:
             topology: the graph; None for a centralized method, which has no links.
             run: 64-bit digest of the experiment.
             epoch: number of the run in this job.
+            largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
         """
-        patience = self.transport.connect_timeout_s
 
-        def group() -> Any:
-            return gloo_group(self.prefixed(epoch, "all"), self.rank, self.size, self.device, patience)
+        wires = self.wiring(epoch, largest).connect(topology.neighbors(self.rank)) if topology else Wires()
+        everyone = self.everyone(epoch)
+        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s)
 
-        neighbors = topology.neighbors(self.rank) if topology else ()
-        links = connect(self.rank, neighbors, self.prefixed(epoch, "edge"), self.device, patience)
-        return RankDriver(self.rank, self.size, links, gradient, group, run, epoch, timeout_s=self.transport.timeout_s)
+    def everyone(self, epoch: int) -> Everyone:
+        """All ranks together in one run."""
+        if self.office is not None and self.transport.name == "mpi":
+            return MPIEveryone(self.office)
+        patience_s = self.transport.connect_timeout_s
+        store = self.prefixed(epoch, "all")
+        return GlooEveryone(lambda: gloo_group(store, self.rank, self.size, self.device, patience_s), self.size)
+
+    def wiring(self, epoch: int, largest: int = 0) -> Wiring:
+        """How this node is linked to others in one run."""
+        asked = self.transport
+        store = self.prefixed(epoch, "wires")
+        by_mpi = None if self.office is None else partial(MPILink, self.office, tag=epoch, largest=largest)
+        return Wiring(self.rank, store, self.device, asked.connect_timeout_s, asked.name, by_mpi, largest)
 
     @contextmanager
     def gloo_interface(self) -> Iterator[None]:
@@ -134,4 +156,25 @@ class World:
             if store.check(["first"]):
                 code, _, text = store.get("first").decode().partition(" ")
                 return int(code), text
+        return None
+
+
+def _office(launched: Launched, transport: Transport) -> Office | None:
+    """MPI, where the launcher started it and the run needs it or may use it.
+
+    Raises:
+        MissingEnvironmentError: it is needed and cannot be had.
+    """
+    needed = transport.name == "mpi" or (launched.mpi and launched.master is None)
+    if not needed and not (launched.mpi and transport.name == "auto"):
+        return None
+    try:
+        if not launched.mpi:
+            raise MissingEnvironmentError(
+                f"transport: mpi, but {launched.launcher} started this rank; start it with mpirun, or use auto"
+            )
+        return Office(launched.rank, launched.size)
+    except MissingEnvironmentError:
+        if needed:
+            raise
         return None

@@ -43,6 +43,8 @@ def test_explain_draws_and_tells_how_to_launch(decentral: Command, small: Path) 
     assert "spectral gap 0.6667" in out
     assert f"decentral train {small} --nproc 4" in out
     assert "torchrun --nnodes 4" in out
+    assert f"mpirun -n 4 --hostfile HOSTS --bind-to none decentral train {small}" in out
+    assert f"decentral launch {small} --with slurm " in out
 
 
 def test_a_run_folder_is_never_written_over(decentral: Command, small: Path) -> None:

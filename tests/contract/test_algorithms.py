@@ -20,7 +20,7 @@ from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
 from tests.contract import oracle
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
-from tests.contract.ranks import on_ranks
+from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, play, same, sgd, simulate
 
 Bytes = Callable[[int, int, int, int], int]
@@ -174,9 +174,10 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("local", [OPTIMIZERS["momentum"], OPTIMIZERS["adamw"]], ids=["momentum", "adamw"])
+@pytest.mark.parametrize("wire", WIRES)
 @every_case
 def test_real_ranks_give_the_same_bits(
-    name: str, case: Case, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
+    name: str, case: Case, wire: str, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
 ) -> None:
     topology, rounds = graph("path-4"), 7
     problem = Quadratics.draw(4, noisy_rounds=rounds)
@@ -190,7 +191,7 @@ def test_real_ranks_give_the_same_bits(
         finally:
             driver.close()
 
-    for rank, run in enumerate(on_ranks(4, work)):
+    for rank, run in enumerate(on_ranks(4, work, wire=wire)):
         assert same(run.states[rank], simulated.states[rank], case.tolerance)
         assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
 

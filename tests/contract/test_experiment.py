@@ -8,14 +8,14 @@ import torch
 import yaml
 from torch import Tensor
 
+from decentral.fused import CHUNK
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
 from decentral.measure.run import Prepared, digest, prepare, run_on, simulate
 from decentral.methods import methods
-from decentral.peer import CHUNK
 from decentral.training.objective import flat
 from decentral.transport.world import World
-from tests.contract.ranks import on_ranks
+from tests.contract.ranks import WIRES, on_ranks
 
 NODES = 4
 
@@ -60,13 +60,13 @@ def simulated(ready: Prepared) -> tuple[list[Tensor], list[Evaluation]]:
     return [flat(modules[node]) for node in sorted(modules)], seen
 
 
-def on_processes(ready: Prepared, run: int) -> tuple[list[Tensor], list[Evaluation]]:
+def on_processes(ready: Prepared, run: int, wire: str = "gloo") -> tuple[list[Tensor], list[Evaluation]]:
     seen: list[Evaluation] = []
 
     def work(world: World) -> Tensor:
         return flat(run_on(world, ready, epoch=1, run=run, observe=seen.append)[world.rank])
 
-    return on_ranks(NODES, work), seen
+    return on_ranks(NODES, work, wire=wire), seen
 
 
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -81,15 +81,15 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     },
     "cnn": {"model": {"name": "cnn", "channels": 4}},
     "cnn on a star": {"model": {"name": "cnn", "channels": 4}, "topology": "star"},
-    "more than a chunk": {"model": {"name": "mlp", "hidden": [450]}, "optimizer": {"lr": 0.02}},
 }
 
 
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("variation", VARIATIONS.values(), ids=VARIATIONS)
-def test_simulation_and_real_ranks_leave_the_same_bits(variation: dict[str, Any], tmp_path: Path) -> None:
+def test_simulation_and_real_ranks_leave_the_same_bits(variation: dict[str, Any], wire: str, tmp_path: Path) -> None:
     ready, run = prepared(tmp_path, DIGITS, variation)
-    (alike, observed), (real, observed_too) = simulated(ready), on_processes(ready, run)
-    assert (ready.task.parameters > CHUNK) == (variation is VARIATIONS["more than a chunk"])
+    (alike, observed), (real, observed_too) = simulated(ready), on_processes(ready, run, wire)
+    assert ready.task.parameters > CHUNK or "cnn" in str(variation)
     assert all(torch.equal(one, other) for one, other in zip(alike, real, strict=True))
     assert not torch.equal(alike[0], alike[1])
     assert [seen.bytes_sent for seen in observed] == [seen.bytes_sent for seen in observed_too]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from decentral.algorithms.allreduce import AllReduceSGD
 from decentral.algorithms.dsgd import DSGD, Order
-from decentral.peer import CHUNK, Peer, weighted_sum
+from decentral.fused import CHUNK
+from decentral.peer import Peer, weighted_sum
 from decentral.topology.analysis import spectrum
 from decentral.topology.graph import checked_graph
 from decentral.topology.topology import Topology
@@ -169,7 +170,7 @@ def plain_sum(weights: Mapping[int, float], vectors: Mapping[int, Tensor]) -> Te
     first, *others = sorted(weights)
     total = vectors[first] * weights[first]
     for node in others:
-        total = torch.add(total, vectors[node], alpha=weights[node])
+        total = total + vectors[node] * weights[node]
     return total
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from decentral.peer import Effect, LossAndGradient, Peer, Poll, Receive, Send
 from decentral.topology.mixing import Row
 from decentral.transport.driver import Driver
+from decentral.transport.everyone import GlooEveryone
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
+from decentral.transport.wiring import Wires
 
 LOSS = torch.zeros(())
 
@@ -27,7 +29,7 @@ def lockstep() -> Driver:
 
 
 def rank() -> Driver:
-    return RankDriver(0, 1, {}, no_gradient, group=lambda: None, run=1, epoch=0, timeout_s=1.0)
+    return RankDriver(0, 1, Wires(), no_gradient, everyone=GlooEveryone(lambda: None, 1), run=1, epoch=0, timeout_s=1.0)
 
 
 DRIVERS = [lockstep, rank]

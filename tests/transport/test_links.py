@@ -1,6 +1,7 @@
 """Links: who does not answer is told in time, and what is closed is given back."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -10,13 +11,31 @@ import torch
 from torch.distributed import HashStore, TCPStore
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
-from decentral.transport.links import BrokenLinkError, connect, gloo_device, loopback_interface, told
+from decentral.transport.gloo import gloo_device, loopback_interface, told
+from decentral.transport.links import BrokenLinkError
+from decentral.transport.wiring import Wires, Wiring
 from decentral.transport.world import World
-from tests.contract.ranks import on_ranks
+from tests.contract.ranks import WIRES, on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
 PATIENCE_S = 60.0
+
+
+KINDS = [(wire, 0) for wire in WIRES] + [("gloo", 100)]
+"""Each transport, and gloo with receives posted ahead for frames of up to 100 bytes."""
+
+every_kind = pytest.mark.parametrize(("wire", "largest"), KINDS)
+
+
+def pair(world: World, largest: int = 0, epoch: int = 0) -> Wires:
+    """Wires to the other one of two ranks."""
+    patient = world.transport.model_copy(update={"connect_timeout_s": PATIENCE_S})
+    return replace(world, transport=patient).wiring(epoch, largest).connect([1 - world.rank])
+
+
+def filled(wires: Wires, content: int, size: int = 100) -> torch.Tensor:
+    return wires.outbox.take(size).fill_(content)
 
 
 def descriptors_and_threads() -> tuple[int, int]:
@@ -25,7 +44,8 @@ def descriptors_and_threads() -> tuple[int, int]:
 
 @pytest.mark.parametrize("degree", [1, 20])
 @pytest.mark.parametrize("store", ["memory", "tcp"])
-def test_nobody_there_is_told_within_the_time_to_connect(degree: int, store: str) -> None:
+@pytest.mark.parametrize("wire", WIRES)
+def test_nobody_there_is_told_within_the_time_to_connect(degree: int, store: str, wire: str) -> None:
     """Links are made eight at a time. Symptom: over a TCPStore twenty absent neighbors took eight times as long as one,
     for a wait in a store holds up every other thread that uses the same client, even one that is to set the key that
     another node waits for. So each thread has its own, and all links share one deadline.
@@ -35,7 +55,7 @@ def test_nobody_there_is_told_within_the_time_to_connect(degree: int, store: str
     device = gloo_device(None, one_machine=True)
     began = monotonic()
     with pytest.raises(LostNeighborError) as caught:
-        connect(3, range(4, 4 + degree), meeting, device, timeout_s=1.5)
+        Wiring(3, meeting, device, timeout_s=1.5, transport=wire).connect(range(4, 4 + degree))
     assert monotonic() - began < 10.0, "one after the other they take 12 s"
     assert str(caught.value) == (
         "node 3 could not connect to node 4 within 1.5 s (no answer); "
@@ -43,66 +63,110 @@ def test_nobody_there_is_told_within_the_time_to_connect(degree: int, store: str
     )
 
 
-def test_links_are_made_in_one_global_order_of_edges() -> None:
-    def work(world: World) -> list[int]:
+@pytest.mark.parametrize("wire", [*WIRES, "auto"])
+def test_every_neighbor_gets_the_link_that_was_asked_for(wire: str) -> None:
+    def work(world: World) -> dict[int, str]:
         others = [other for other in range(4) if other != world.rank]
-        links = connect(world.rank, reversed(others), world.prefixed(0, "edge"), world.device, PATIENCE_S)
-        return list(links)
+        wires = world.wiring(epoch=0).connect(reversed(others))
+        return {neighbor: wires.links[neighbor].name for neighbor in sorted(wires.links)}
 
-    assert on_ranks(4, work) == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    name = "gloo" if wire == "gloo" else "shared memory"
+    assert on_ranks(4, work, wire=wire) == [{other: name for other in range(4) if other != rank} for rank in range(4)]
 
 
-def test_pairs_may_be_waited_for_in_any_order_or_never() -> None:
-    def work(world: World) -> list[list[float]]:
-        (link,) = connect(world.rank, [1 - world.rank], world.prefixed(0, "edge"), world.device, PATIENCE_S).values()
-        frames = [torch.full((100,), 10 * world.rank + k, dtype=torch.uint8) for k in range(4)]
-        inboxes = [torch.zeros_like(frame) for frame in frames]
-        waits = [link.start(frame, inbox) for frame, inbox in zip(frames, inboxes, strict=True)]
-        seen = []
-        for k in (2, 0, 3):
-            waits[k](PATIENCE_S)
-            seen.append(inboxes[k].unique().tolist())
-        link.close()
+@every_kind
+def test_pairs_may_be_waited_for_in_any_order_or_never(wire: str, largest: int) -> None:
+    def work(world: World) -> list[list[int]]:
+        wires = pair(world, largest)
+        (link,) = wires.links.values()
+        waits = [link.start(filled(wires, 10 * world.rank + k), overlapped=True) for k in range(4)]
+        seen = [waits[k](PATIENCE_S).unique().tolist() for k in (2, 0, 3)]
+        wires.close()
         return seen
 
-    assert on_ranks(2, work) == [[[12], [10], [13]], [[2], [0], [3]]]
+    assert on_ranks(2, work, wire=wire) == [[[12], [10], [13]], [[2], [0], [3]]]
 
 
-def test_a_closed_end_breaks_the_other_at_once() -> None:
+@every_kind
+def test_memory_is_used_again_and_never_while_somebody_reads_it(wire: str, largest: int) -> None:
+    """An outgoing frame is given back once the step ends, but a slow neighbor may still be reading it where it lies."""
+    released = threading.Barrier(2)
+
+    def work(world: World) -> tuple[int, list[int]]:
+        wires = pair(world, largest)
+        (link,) = wires.links.values()
+        addresses, seen = set(), []
+        for round in range(12):
+            outgoing = filled(wires, 20 * world.rank + round, size=40 + 8 * (round % 2))
+            addresses.add(outgoing.data_ptr())
+            incoming = link.start(outgoing, overlapped=False)(PATIENCE_S)
+            wires.outbox.give_back(outgoing)
+            ahead = filled(wires, 255, size=outgoing.numel())  # whoever is a round ahead writes the next one already
+            addresses.add(ahead.data_ptr())
+            released.wait(PATIENCE_S)
+            seen += incoming.unique().tolist()
+            wires.outbox.give_back(ahead)
+            link.release(incoming)
+        return len(addresses), seen
+
+    for rank, (addresses, seen) in enumerate(on_ranks(2, work, wire=wire)):
+        assert seen == [20 * (1 - rank) + round for round in range(12)]
+        assert addresses <= 6
+
+
+@every_kind
+def test_a_closed_end_breaks_the_other_at_once(wire: str, largest: int) -> None:
     closed = threading.Event()
 
     def work(world: World) -> None:
-        links = connect(world.rank, [1 - world.rank], world.prefixed(0, "edge"), world.device, PATIENCE_S)
+        wires = pair(world, largest)
         if world.rank == 1:
-            links.pop(0).close()
+            wires.close()
             closed.set()
             return
         closed.wait(PATIENCE_S)
         began = monotonic()
         with pytest.raises(BrokenLinkError, match="connection closed"):
-            links[1].start(torch.zeros(8, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8))(PATIENCE_S)
+            wires.links[1].start(filled(wires, 0), overlapped=False)(PATIENCE_S)
         assert monotonic() - began < PATIENCE_S / 2
+        wires.close()
 
-    on_ranks(2, work)
+    on_ranks(2, work, wire=wire)
 
 
-def test_cycles_of_connect_and_close_leak_neither_descriptors_nor_threads() -> None:
+@every_kind
+def test_silence_is_told_in_time(wire: str, largest: int) -> None:
+    over = threading.Event()
+
+    def work(world: World) -> None:
+        wires = pair(world, largest)
+        if world.rank == 1:
+            over.wait(PATIENCE_S)
+        else:
+            with pytest.raises(BrokenLinkError, match="no answer"):
+                wires.links[1].start(filled(wires, 0), overlapped=False)(0.3)
+            over.set()
+        wires.close()
+
+    on_ranks(2, work, wire=wire)
+
+
+@every_kind
+def test_cycles_of_connect_and_close_leak_neither_descriptors_nor_threads(wire: str, largest: int) -> None:
     """A job runs several methods one after the other, each over links of its own: a leak per run would end the job at
     the limit of open files. Measured with torch 2.13: the two ends take 11 descriptors and 8 threads, and leave
     none; the slack is for what gloo and the interpreter make once and for all.
     """
-    device = gloo_device(None, one_machine=True)
 
     def cycle(number: int) -> None:
         def work(world: World) -> None:
-            stored = world.prefixed(number, "edge")
-            (link,) = connect(world.rank, [1 - world.rank], stored, device, PATIENCE_S).values()
-            frame = torch.zeros(64, dtype=torch.uint8)
-            link.start(frame, torch.zeros_like(frame))(PATIENCE_S)
+            wires = pair(world, largest, epoch=number)
+            (link,) = wires.links.values()
+            link.start(filled(wires, 1), overlapped=False)(PATIENCE_S)
             during.append(descriptors_and_threads())
-            link.close()
+            wires.close()
 
-        on_ranks(2, work)
+        on_ranks(2, work, wire=wire)
 
     during: list[tuple[int, int]] = []
     cycle(0)

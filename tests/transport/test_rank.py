@@ -11,12 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from decentral.config import Gloo
 from decentral.errors import LostNeighborError
 from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Payload, Post
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver
-from decentral.transport.links import connect
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
@@ -40,7 +38,8 @@ def gradient(at: Tensor) -> LossAndGradient:
 
 
 def patient(world: World, timeout_s: float) -> World:
-    return replace(world, transport=Gloo(timeout_s=timeout_s, connect_timeout_s=PATIENCE_S))
+    asked = world.transport.model_copy(update={"timeout_s": timeout_s, "connect_timeout_s": PATIENCE_S})
+    return replace(world, transport=asked)
 
 
 def rank_driver(world: World, graph: nx.Graph, timeout_s: float = PATIENCE_S) -> RankDriver:
@@ -244,8 +243,8 @@ def test_a_frame_of_the_right_length_and_the_wrong_stamp_is_refused(difference: 
         if world.rank == 1:
             settings |= difference
         other, round, payload = 1 - world.rank, settings.pop("round"), settings.pop("payload")
-        links = connect(world.rank, [other], world.prefixed(0, "edge"), world.device, PATIENCE_S)
-        driver = RankDriver(world.rank, 2, links, gradient, lambda: None, timeout_s=PATIENCE_S, **settings)
+        wires = world.wiring(epoch=0).connect([other])
+        driver = RankDriver(world.rank, 2, wires, gradient, world.everyone(0), timeout_s=PATIENCE_S, **settings)
         return lost(lambda: exchange(driver, payload, (other,), round))
 
     said = on_ranks(2, work)[0]

@@ -1,81 +1,34 @@
 """How ranks find each other: what the launcher must say, whom they refuse, and whose fault is told."""
 
+import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from decentral.config import Gloo
+from decentral.config import Transport
 from decentral.errors import ConfigError, DivergedError, LostNeighborError, MissingEnvironmentError
-from decentral.transport.launcher import Launched, launched
+from decentral.transport.launcher import Launched
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node-a", "MASTER_PORT": "29500"}
-
-
-def without(*names: str) -> dict[str, str]:
-    return {name: value for name, value in TORCHRUN.items() if name not in names}
-
-
-def test_a_process_that_no_launcher_started_is_none() -> None:
-    assert launched({}) is None
-    assert launched({"MASTER_ADDR": "node-a", "MASTER_PORT": "1"}) is None
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({}, Launched("environment variables", 1, 4, "node-a", one_machine=False)),
-        ({"TORCHELASTIC_RUN_ID": "x"}, Launched("torchrun", 1, 4, "node-a", one_machine=False)),
-        ({"LOCAL_WORLD_SIZE": "4"}, Launched("environment variables", 1, 4, "node-a", one_machine=True)),
-        ({"LOCAL_WORLD_SIZE": "2"}, Launched("environment variables", 1, 4, "node-a", one_machine=False)),
-        ({"MASTER_ADDR": "127.0.0.9"}, Launched("environment variables", 1, 4, "127.0.0.9", one_machine=True)),
-        ({"MASTER_ADDR": "localhost"}, Launched("environment variables", 1, 4, "localhost", one_machine=True)),
-        ({"MASTER_ADDR": "::1"}, Launched("environment variables", 1, 4, "::1", one_machine=True)),
-    ],
-)
-def test_what_the_launcher_says(more: Mapping[str, str], expected: Launched) -> None:
-    assert launched({**TORCHRUN, **more}) == expected
-
-
-@pytest.mark.parametrize(
-    ("environment", "told"),
-    [
-        (without("RANK"), "but not RANK; start all nodes with torchrun or with --nproc"),
-        (without("WORLD_SIZE"), "but not WORLD_SIZE;"),
-        (without("MASTER_ADDR", "MASTER_PORT"), "RANK, WORLD_SIZE set but not MASTER_ADDR, MASTER_PORT;"),
-        ({**TORCHRUN, "RANK": "one"}, "must be integers"),
-        ({**TORCHRUN, "WORLD_SIZE": ""}, "must be integers"),
-        ({**TORCHRUN, "RANK": "4"}, "RANK=4 is not below WORLD_SIZE=4"),
-        ({**TORCHRUN, "RANK": "-1"}, "RANK=-1 is not below"),
-        ({**TORCHRUN, "WORLD_SIZE": "0", "RANK": "0"}, "RANK=0 is not below WORLD_SIZE=0"),
-    ],
-)
-def test_half_an_environment_is_refused(environment: Mapping[str, str], told: str) -> None:
-    with pytest.raises(MissingEnvironmentError) as caught:
-        launched(environment)
-    assert told in str(caught.value)
-
 
 @pytest.fixture
 def meeting(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A free port, in the variables that torch's rendezvous reads."""
+    """A free port, in the variable that `join` reads."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", port)
     return port
 
 
 def join(rank: int, size: int, digest: int = 7, nodes: int | None = None, timeout_s: float = 30.0) -> World:
-    found = launched({"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"})
-    assert found is not None
-    return World.join(found, Gloo(connect_timeout_s=timeout_s), nodes or size, digest)
+    found = Launched("a test", rank, size, "127.0.0.1", True, port=int(os.environ.get("MASTER_PORT", "1")))
+    return World.join(found, Transport(connect_timeout_s=timeout_s), nodes or size, digest)
 
 
 def outcomes(size: int, digest_of: Callable[[int], int]) -> list[str]:
@@ -119,10 +72,9 @@ def test_a_rank_that_nobody_meets_gives_up(meeting: str, rank: int) -> None:
     assert "check MASTER_ADDR, MASTER_PORT" in str(caught.value)
 
 
-def test_a_port_that_is_no_number_is_refused(meeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASTER_PORT", "http")
-    with pytest.raises(MissingEnvironmentError, match=r"cannot meet the others at 127\.0\.0\.1:http"):
-        join(0, 2, timeout_s=1.0)
+def test_ranks_without_a_meeting_point_are_told_what_to_set() -> None:
+    with pytest.raises(MissingEnvironmentError, match="Open MPI does not say where the ranks meet; set MASTER_ADDR"):
+        World.join(Launched("Open MPI", 0, 2, None, True, mpi=True), Transport(), 2, 7)
 
 
 def test_the_first_report_stays(meeting: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from decentral.config import Gloo
+from decentral.config import Transport
 from decentral.transport.world import World
 from decentral.wrapping.session import Session
 
@@ -21,6 +21,6 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def session() -> Iterator[Session]:
     """Of the only node."""
-    made = Session(World.alone(Gloo()))
+    made = Session(World.alone(Transport()))
     yield made
     made.close()

@@ -105,7 +105,7 @@ def test_order_of_calls() -> None:
     [
         ({"timeout_s": 0}, "transport.timeout_s: found 0; required: a number, above 0"),
         ({"transport": "carrier-pigeon"}, "transport.name: "),
-        ({"transport": {"name": "gloo", "timeut_s": 3}}, "transport.timeut_s: unknown key; did you mean 'timeout_s'?"),
+        ({"transport": {"name": "mpi", "timeut_s": 3}}, "transport.timeut_s: unknown key; did you mean 'timeout_s'?"),
     ],
     ids=str,
 )

@@ -1,0 +1,95 @@
+"""Passes over flat vectors that read and write each number once, compiled by numba.
+
+A chain of torch operations would walk a vector of 40 MB several times, and memory is what a step waits for. Products
+and sums are rounded one by one, in the order given, so the bits are those of NumPy for the same expression.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import types
+from numba.extending import intrinsic
+from torch import Tensor
+
+CHUNK = 1 << 10
+"""Numbers that are worked on at a time: they stay in the core's own cache."""
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def is_fusible(tensors: Sequence[Tensor]) -> bool:
+    """Whether the passes below take these vectors: contiguous, in main memory, of one dtype in DTYPES."""
+    dtype = tensors[0].dtype
+    return dtype in DTYPES and all(t.device.type == "cpu" and t.dtype == dtype and t.is_contiguous() for t in tensors)
+
+
+def sum_into(out: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
+    """`out <- ((w_0 v_0 + w_1 v_1) + w_2 v_2) + ...`, each operation rounded to the vectors' dtype.
+
+    Args:
+        out: `(d,)`; may be one of the vectors.
+        weights: k numbers.
+        vectors: k vectors `(d,)`, k >= 1, that `is_fusible` takes together with `out`.
+    """
+    addresses = np.array([vector.data_ptr() for vector in vectors], dtype=np.uintp)
+    flat = out.numpy().reshape(-1)
+    _sum_into(flat, np.array(weights, dtype=flat.dtype), addresses)
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Compile the passes, or load them from disk, before a clock runs."""
+    if dtype in DTYPES:
+        sum_into(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled without the GIL, and kept on disk for the next process where a folder for that can be written."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no such folder
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _at(typing_context: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  numba's signature
+    """The address as a pointer to numbers of the dtype of `like`; so one compilation serves any number of vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], pointer)
+
+    return types.CPointer(like.dtype)(types.uintp, like), generate
+
+
+@_compiled
+def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
+    count, scratch = addresses.size, np.empty(CHUNK, out.dtype)
+    u, v, w = weights[0], weights[min(1, count - 1)], weights[min(2, count - 1)]
+    for start in range(0, out.size, CHUNK):
+        stop = min(start + CHUNK, out.size)
+        target = out[start:stop]
+        # With more than three vectors `out` may be one that is still to be read.
+        total = target if count <= 3 else scratch[: stop - start]
+        a = numba.carray(_at(addresses[0], out), out.size)[start:stop]
+        b = numba.carray(_at(addresses[min(1, count - 1)], out), out.size)[start:stop]
+        c = numba.carray(_at(addresses[min(2, count - 1)], out), out.size)[start:stop]
+        if count == 1:
+            for i in range(total.size):
+                total[i] = u * a[i]
+        elif count == 2:
+            for i in range(total.size):
+                total[i] = u * a[i] + v * b[i]
+        else:
+            for i in range(total.size):
+                total[i] = (u * a[i] + v * b[i]) + w * c[i]
+        for k in range(3, count):
+            part, weight = numba.carray(_at(addresses[k], out), out.size)[start:stop], weights[k]
+            if k + 1 < count:
+                for i in range(total.size):
+                    total[i] += weight * part[i]
+            else:
+                for i in range(total.size):
+                    target[i] = total[i] + weight * part[i]

@@ -1,0 +1,77 @@
+"""All ranks together: for all-reduce baselines and for measurement between rounds, never for a decentralized method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions, BroadcastOptions  # type: ignore[attr-defined]
+
+from decentral.transport.gloo import told
+from decentral.transport.links import BrokenLinkError
+
+
+class Everyone(ABC):
+    """Operations that all ranks perform, each in the same order.
+
+    All raise BrokenLinkError where another rank has gone or did not come within `timeout_s` seconds.
+    """
+
+    name: str
+
+    @abstractmethod
+    def add_up(self, x: Tensor, timeout_s: float) -> None:
+        """`x: (d,)` <- the sum over all ranks, in place; in which order is the engine's affair."""
+
+    @abstractmethod
+    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
+        """Every rank's `(k,)` numbers, in order of ranks."""
+
+    @abstractmethod
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        """`x` <- rank 0's, in place."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connections back."""
+
+
+class GlooEveryone(Everyone):
+    """One gloo group of all ranks, made when it is first needed: it connects every rank to every other.
+
+    Args:
+        make: makes the process group.
+        size: how many ranks.
+    """
+
+    name = "gloo"
+
+    def __init__(self, make: Callable[[], Any], size: int) -> None:
+        self._make, self._size = make, size
+        self._group: Any = None
+
+    def add_up(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(AllreduceOptions(), timeout_s, lambda group, how: group.allreduce([x], how))
+
+    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
+        all_of_them = [torch.empty_like(own) for _ in range(self._size)]
+        self._perform(AllgatherOptions(), timeout_s, lambda group, how: group.allgather([all_of_them], [own], how))
+        return all_of_them
+
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(BroadcastOptions(), timeout_s, lambda group, how: group.broadcast([x], how))
+
+    def _perform(self, options: Any, timeout_s: float, begin: Callable[[Any, Any], Any]) -> None:
+        # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.
+        options.timeout = patience = timedelta(seconds=timeout_s)
+        try:
+            if self._group is None:
+                self._group = self._make()
+            begin(self._group, options).wait(patience)
+        except RuntimeError as error:
+            raise BrokenLinkError(told(error)) from error
+
+    def close(self) -> None:
+        self._group = None

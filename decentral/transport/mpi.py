@@ -1,0 +1,281 @@
+"""Links and operations of all ranks by MPI, through mpi4py, in ranks that mpirun or the like has started.
+
+Requests are persistent, over NumPy views of the frames' memory, which is used again and again. Open MPI moves a message
+only while somebody is in a call to it, so a thread makes such calls while a node computes behind a posted exchange
+(measured: without it nothing is hidden, with it most is). Waiting is polling with sleeps: a rank that spins would take
+the core that another one computes on.
+"""
+
+import fcntl
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from threading import Condition, Thread
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+
+from decentral.errors import MissingEnvironmentError
+from decentral.transport.everyone import Everyone
+from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link
+
+_YIELDS = 100
+"""Polls that only yield the core, before those that sleep."""
+_NAP_S = 5e-5
+_PROGRESS_EVERY_S = 5e-4
+_PLACE_BYTES = 512
+_GET_ADDRESS = 0x8915  # SIOCGIFADDR
+_UNSENT: list["MPILink"] = []
+"""Closed links whose memory must outlive them."""
+
+
+def mpi() -> Any:
+    """mpi4py's MPI module; importing it initializes MPI.
+
+    Raises:
+        MissingEnvironmentError: no mpi4py, or no MPI library that it can load.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise MissingEnvironmentError(
+            f"MPI cannot be loaded ({str(error).splitlines()[0][:120]}); pip install 'decentral[mpi]'"
+        ) from error
+    return MPI
+
+
+def own_host(interface: str | None) -> str:
+    """How the other hosts of a job reach this one: an interface's IPv4 address, or the host's name.
+
+    Raises:
+        MissingEnvironmentError: no such interface, or a name that means this host alone.
+    """
+    if interface is not None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                request = interface.encode()[:15].ljust(256, b"\0")
+                return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), _GET_ADDRESS, request)[20:24])
+            except OSError as error:
+                raise MissingEnvironmentError(f"interface {interface!r} has no IPv4 address: {error}") from error
+    name = socket.gethostname()
+    with suppress(OSError):
+        if not socket.gethostbyname(name).startswith("127."):
+            return name
+    raise MissingEnvironmentError(
+        f"this host's name, {name!r}, does not resolve to an address that other hosts reach; "
+        "set transport.interface, or MASTER_ADDR and MASTER_PORT"
+    )
+
+
+class Office:
+    """This process's part of MPI: polls its requests, and keeps messages moving while the node computes.
+
+    Args:
+        rank: what the launcher says that this process is.
+        size: how many ranks it says there are.
+
+    Raises:
+        MissingEnvironmentError: MPI cannot be loaded, or it is not the launcher's and says otherwise.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._mpi = mpi()
+        world = self._mpi.COMM_WORLD
+        if (world.rank, world.size) != (rank, size):
+            raise MissingEnvironmentError(
+                f"the launcher started rank {rank} of {size}, and MPI says rank {world.rank} of {world.size}: mpi4py "
+                "uses another MPI than the launcher's; `decentral doctor` says which"
+            )
+        self.comm = world.Dup()
+        self.comm.Set_errhandler(self._mpi.ERRORS_RETURN)  # a lost rank is an exception here, not the end of the job
+        self._overlapping = 0
+        self._changed = Condition()
+        self._thread: Thread | None = None
+
+    def meet(self, host: str, patience: timedelta) -> Store:
+        """A store that rank 0 keeps at a free port of `host`, which MPI tells the others."""
+        place = np.zeros(_PLACE_BYTES, dtype=np.uint8)
+        store = None
+        if self.comm.rank == 0:
+            store = TCPStore(host, 0, None, is_master=True, timeout=patience, wait_for_workers=False)
+            told = f"{host} {store.port}".encode()
+            place[: len(told)] = np.frombuffer(told, dtype=np.uint8)
+        self.comm.Bcast(place, root=0)
+        host, port = place.tobytes().rstrip(b"\0").decode().split()
+        return store or TCPStore(host, int(port), None, is_master=False, timeout=patience)
+
+    def wait(self, requests: Sequence[Any], timeout_s: float) -> None:
+        """Until all requests are complete.
+
+        Raises:
+            BrokenLinkError: another rank has gone, or the time is over.
+        """
+        deadline, polls = monotonic() + timeout_s, 0
+        try:
+            while not self._mpi.Request.Testall(requests):
+                if monotonic() > deadline:
+                    raise BrokenLinkError(NO_ANSWER)
+                polls += 1
+                if polls < _YIELDS:
+                    os.sched_yield()
+                else:
+                    sleep(_NAP_S)
+        except self._mpi.Exception as error:
+            raise self.broken(error) from error
+
+    def broken(self, error: Exception) -> BrokenLinkError:
+        """What an MPI error means for a link."""
+        gone = (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING, self._mpi.ERR_REVOKED)
+        code = error.Get_error_class()  # type: ignore[attr-defined]
+        return BrokenLinkError(CLOSED if code in gone else str(error))
+
+    def errors(self) -> Any:
+        """The class of MPI's exceptions."""
+        return self._mpi.Exception
+
+    def overlap(self, change: int) -> None:
+        """One more, or one less, exchange that goes on behind computation."""
+        with self._changed:
+            self._overlapping += change
+            if self._overlapping and self._thread is None and self._threads_may_call():
+                self._thread = Thread(target=self._keep_moving, name="decentral-mpi-progress", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _threads_may_call(self) -> bool:
+        return bool(self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE)
+
+    def _keep_moving(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._overlapping != 0)
+                if self._overlapping < 0:
+                    return
+            self.comm.Iprobe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG)
+            sleep(_PROGRESS_EVERY_S)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            with self._changed:
+                self._overlapping = -sys.maxsize
+                self._changed.notify()
+            self._thread.join()
+            self._thread, self._overlapping = None, 0
+
+
+class MPILink(Link):
+    """One edge by MPI's point-to-point messages.
+
+    Args:
+        office: this process's.
+        neighbor: its node, which is its rank.
+        tag: of this run's messages.
+        largest: bytes of the largest frame that will ever come, for receives to be posted ahead; 0 if not known.
+    """
+
+    name = "MPI"
+
+    def __init__(self, office: Office, neighbor: int, tag: int, largest: int = 0) -> None:
+        self._office, self._neighbor, self._tag, self._largest = office, neighbor, tag, largest
+        self._sends: dict[int, Any] = {}  # by the frame's address
+        self._receives: dict[int, tuple[Tensor, Any]] = {}  # by the buffer's address
+        self._free: dict[int, list[int]] = {}  # by size, buffers that nothing is received into
+        self._ahead: deque[int] = deque()  # buffers posted before their exchange began
+        self._active: set[int] = set()  # buffers that MPI may write to
+        if largest:
+            self._ahead.append(self._receive(largest))
+
+    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:
+        try:
+            address = self._ahead.popleft() if self._ahead else self._receive(outgoing.numel())
+            send = self._send(outgoing)
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
+        if overlapped:
+            self._office.overlap(+1)
+        return partial(self._finish, address, send, outgoing.numel(), overlapped)
+
+    def _send(self, frame: Tensor) -> Any:
+        address = frame.data_ptr()
+        if address not in self._sends:
+            self._sends[address] = self._office.comm.Send_init(frame.numpy(), self._neighbor, self._tag)
+        self._sends[address].Start()
+        return self._sends[address]
+
+    def _receive(self, size: int) -> int:
+        size = max(size, self._largest)
+        free = self._free.setdefault(size, [])
+        if not free:
+            buffer = torch.zeros(size, dtype=torch.uint8)
+            request = self._office.comm.Recv_init(buffer.numpy(), self._neighbor, self._tag)
+            self._receives[buffer.data_ptr()] = buffer, request
+            free.append(buffer.data_ptr())
+        address = free.pop()
+        self._receives[address][1].Start()
+        self._active.add(address)
+        return address
+
+    def _finish(self, address: int, send: Any, size: int, overlapped: bool, timeout_s: float) -> Tensor:
+        if overlapped:
+            self._office.overlap(-1)
+        buffer, receive = self._receives[address]
+        self._office.wait([receive, send], timeout_s)
+        self._active.discard(address)
+        return buffer[:size]
+
+    def release(self, frame: Tensor) -> None:
+        address = frame.data_ptr()
+        buffer, _ = self._receives[address]
+        self._free[buffer.numel()].append(address)
+        if self._largest:
+            self._ahead.append(self._receive(self._largest))
+
+    def close(self) -> None:
+        with suppress(self._office.errors()):  # a neighbor that has gone
+            for address in self._active:
+                request = self._receives[address][1]
+                request.Cancel()
+                request.Wait()
+            if not all(request.Test() for request in self._sends.values()):
+                _UNSENT.append(self)  # MPI may still read these frames: a neighbor that ended early never took them
+        self._receives.clear()
+
+
+class MPIEveryone(Everyone):
+    """All ranks together by MPI's nonblocking collectives."""
+
+    name = "MPI"
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+
+    def add_up(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(partial(self._office.comm.Iallreduce, mpi().IN_PLACE, x.numpy()), timeout_s)
+
+    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
+        everyone = torch.empty((self._office.comm.size, *own.shape), dtype=own.dtype)
+        self._perform(partial(self._office.comm.Iallgather, own.numpy(), everyone.numpy()), timeout_s)
+        return list(everyone)
+
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(partial(self._office.comm.Ibcast, x.numpy()), timeout_s)
+
+    def _perform(self, begin: Callable[[], Any], timeout_s: float) -> None:
+        try:
+            request = begin()
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
+        self._office.wait([request], timeout_s)
+
+    def close(self) -> None:
+        """Nothing of its own."""
