@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.errors import ConfigError
+from decentral.fused import warm_up
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
@@ -62,6 +63,7 @@ class Session:
                 f"node {self.world.rank} wraps another model, algorithm or topology than node 0 ({told}); "
                 "every rank must call decentral.wrap with the same"
             )
+        warm_up(flat.x.dtype)
         driver = self.world.driver(graph, _unanswered, run, epoch)
         try:
             if synchronize and self.world.size > 1:

@@ -1,8 +1,9 @@
-"""`import decentral`, as a training script uses it: alone in this process, and as ranks that torchrun starts."""
+"""`import decentral`, as a training script uses it: alone in this process, and as ranks that launchers start."""
 
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,7 +133,7 @@ def example(*launcher: str, options: tuple[str, ...] = ()) -> list[tuple[float, 
     clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
     done = subprocess.run(
         [*launcher, str(EXAMPLE), *options],
-        env=clean | {"OMP_NUM_THREADS": "1"},
+        env=clean | {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
         capture_output=True,
         text=True,
         timeout=150,
@@ -150,7 +151,7 @@ def test_the_example_alone() -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("order", ["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"])
+@pytest.mark.parametrize("order", ["combine-then-adapt", "adapt-while-communicate"])
 def test_the_example_under_torchrun(order: str) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4")
     told = example(*torchrun, options=("--order", order))
@@ -158,3 +159,14 @@ def test_the_example_under_torchrun(order: str) -> None:
     assert min(own for own, _ in told) > 85
     assert {averaged for _, averaged in told} == {told[0][1]}
     assert told[0][1] > 85
+
+
+@pytest.mark.processes
+def test_the_example_under_mpirun() -> None:
+    mpirun = shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if mpirun is None:
+        pytest.skip("no mpirun")
+    told = example(mpirun, "-n", "3", "--oversubscribe", "--bind-to", "none", sys.executable)
+    assert len(told) == 3
+    assert min(own for own, _ in told) > 85
+    assert {averaged for _, averaged in told} == {told[0][1]}

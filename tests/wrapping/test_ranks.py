@@ -23,7 +23,7 @@ from decentral.training.algorithm import own_algorithm
 from decentral.training.objective import flat
 from decentral.transport.world import World
 from decentral.wrapping.session import Session
-from tests.contract.ranks import on_ranks
+from tests.contract.ranks import WIRES, on_ranks
 from tests.wrapping.features import FEATURES, batches, sgd
 from tests.wrapping.methods import METHODS, Doubling, Drifting, TwoGradients
 
@@ -53,7 +53,7 @@ def prepared(folder: Path, algorithm: Any) -> Prepared:
     return prepare(experiment, methods(experiment)[0], seed=0)
 
 
-def in_ordinary_loops(ready: Prepared, algorithm: Any, steps: int) -> list[Tensor]:
+def in_ordinary_loops(ready: Prepared, algorithm: Any, steps: int, wire: str = "gloo") -> list[Tensor]:
     """Each rank's model after a loop as a user writes it, over the same samples as the simulator's node."""
 
     def work(world: World) -> Tensor:
@@ -70,20 +70,21 @@ def in_ordinary_loops(ready: Prepared, algorithm: Any, steps: int) -> list[Tenso
         session.close()
         return flat(model)
 
-    return on_ranks(NODES, work)
+    return on_ranks(NODES, work, wire=wire)
 
 
 def same(ours: list[Tensor], theirs: list[Tensor], tolerance: float = 0.0) -> bool:
     return all(torch.allclose(one, other, rtol=0, atol=tolerance) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("algorithm", METHODS.values(), ids=METHODS)
-def test_a_wrapped_loop_is_the_simulator(algorithm: Mapping[str, Any], tmp_path: Path) -> None:
+def test_a_wrapped_loop_is_the_simulator(algorithm: Mapping[str, Any], wire: str, tmp_path: Path) -> None:
     """Bit for bit; baselines that use the engine's all-reduce up to the order of its sums."""
     ready = prepared(tmp_path, algorithm)
     modules = simulate(ready, lambda _: None)
     expected = [flat(modules[node]) for node in range(NODES)]
-    models = in_ordinary_loops(ready, algorithm, DIGITS["rounds"])
+    models = in_ordinary_loops(ready, algorithm, DIGITS["rounds"], wire)
     assert same(models, expected, 1e-6 if ready.method.algorithm.centralized else 0.0)
     assert not torch.equal(models[0], ready.task.start())
 
