@@ -73,12 +73,13 @@ class FlatModel:
     @torch.no_grad()
     def gradient_into(self, out: Tensor) -> None:
         """Write the parameters' gradients into `out: (d,)`, zeros where there is none."""
-        for parameter, block in zip(self.parameters, self.layout, strict=True):
+        parts = []
+        for parameter in self.parameters:
             gradient = parameter.grad
             if gradient is None:
-                block.of(out).zero_()
-            else:
-                block.of(out).copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+                gradient = torch.zeros_like(parameter)
+            parts.append((gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1))
+        torch.cat(parts, out=out)
 
     @contextmanager
     def gradients_from(self, gradient: Tensor, absent: bool) -> Iterator[None]:
@@ -115,9 +116,11 @@ class FlatModel:
                     f"parameter {self._named(parameter)} was replaced after decentral.wrap; "
                     "wrap the complete model, and load into it without assign=True"
                 )
-        assert self._views.vector is not None
+        vector = self._views.vector
+        assert vector is not None
+        start, itemsize = vector.data_ptr(), vector.element_size()
         for parameter, block in zip(self.parameters, self.layout, strict=True):
-            if parameter.data_ptr() != block.of(self._views.vector).data_ptr():
+            if parameter.data_ptr() != start + itemsize * block.start and parameter.numel():
                 raise ConfigError(
                     f"parameter {block.name} has new memory since decentral.wrap (by model.to(), .half() or .data = ); "
                     "convert and move the model before it is wrapped, and the optimizer made"

@@ -65,6 +65,18 @@ class Tied(nn.Module):
         return out.sum(1, keepdim=True)
 
 
+class Embedded(nn.Module):
+    """Its gradients are sparse, and one of its parameters is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.nothing = nn.Embedding(9, 1, sparse=True), nn.Parameter(torch.empty(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows: Tensor = self.table(inputs.argmax(1))
+        return rows + self.nothing.sum()
+
+
 def sgd(model: nn.Module) -> Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
 
@@ -81,6 +93,10 @@ def groups(model: nn.Module) -> Optimizer:
     parameters = list(model.parameters())
     second = {"params": parameters[:1], "lr": 0.03, "weight_decay": 0.0}
     return torch.optim.SGD([{"params": parameters[1:]}, second], lr=0.01, momentum=0.9, weight_decay=0.1)
+
+
+def bare_sgd(model: nn.Module) -> Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
 def lbfgs(model: nn.Module) -> Optimizer:
@@ -268,6 +284,7 @@ FEATURES = {
     "unused parameters, adamw": Feature(ordinary, model=Branches, optimizer=adamw),
     "unused parameters, zeroed in place": Feature(zeroed_in_place, model=Branches),
     "tied parameters": Feature(ordinary, model=Tied),
+    "sparse gradients": Feature(ordinary, model=Embedded, optimizer=bare_sgd),
     "several forwards": Feature(several_forwards),
     "several forwards, some parameters unused": Feature(several_forwards, model=Branches),
     "zeroed in place": Feature(zeroed_in_place),
