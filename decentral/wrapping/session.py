@@ -57,12 +57,7 @@ class Session:
         graph = topology_named(topology, self.world.size)
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
-        epoch = next(self._epochs)
-        if self.world.agree(f"wrap/{epoch}", str(run)) != str(run):
-            raise ConfigError(
-                f"node {self.world.rank} wraps another model, algorithm or topology than node 0 ({told}); "
-                "every rank must call decentral.wrap with the same"
-            )
+        epoch = self._agreed_epoch(run, told)
         warm_up(flat.x.dtype)
         driver = self.world.driver(graph, _unanswered, run, epoch)
         try:
@@ -78,6 +73,16 @@ class Session:
             raise
         self._wrapped.append(wrapped)
         return model, wrapped.optimizer
+
+    def _agreed_epoch(self, run: int, told: str) -> int:
+        """The number of the next run, which every rank makes of the same."""
+        epoch = next(self._epochs)
+        if self.world.agree(f"wrap/{epoch}", str(run)) != str(run):
+            raise ConfigError(
+                f"node {self.world.rank} wraps another model, algorithm or topology than node 0 ({told}); "
+                "every rank must call decentral.wrap with the same"
+            )
+        return epoch
 
     def _check(self, model: nn.Module, optimizer: Optimizer, compression: str | None, buffers: str) -> None:
         if compression is not None:
