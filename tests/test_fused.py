@@ -37,6 +37,15 @@ def test_weights_are_summed_in_ascending_order_of_nodes(dtype: torch.dtype) -> N
     assert torch.equal(weighted_sum(weights, vectors, out=vectors[2]), expected)
 
 
+def test_a_write_is_seen() -> None:
+    """numba writes past torch. A payload mixed in place between Post and Collect went unnoticed, and so did a model
+    that was moved before its gradient: both are found by torch's count of writes."""
+    out = torch.zeros(3)
+    before = out._version
+    weighted_sum({0: 0.5, 1: 0.5}, {0: out, 1: torch.ones(3)}, out=out)
+    assert out._version > before
+
+
 def test_other_vectors_take_torchs_operations() -> None:
     """Half precision, strided and meta tensors are summed by torch; a dry run has no numbers at all."""
     half = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)

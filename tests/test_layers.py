@@ -31,6 +31,7 @@ LAYERS = {
     "waist": ("decentral.peer", "decentral.fused", "decentral.compression"),
     "middle": ("decentral.transport", "decentral.algorithms"),
     "training": ("decentral.training",),
+    "wrapping": ("decentral.wrapping",),
     "measure": ("decentral.measure",),
     "cli": ("decentral.cli", "decentral.__main__"),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from decentral.algorithms.local import BoundOptimizer, LocalOptimizer
+from decentral.algorithms.local import Local, LocalSteps
 from decentral.peer import Peer
 
 
@@ -15,14 +15,14 @@ class State:
     """What a node carries from round to round; methods with more to remember extend it."""
 
     x: Tensor  # (d,) flat parameters; the same tensor for the whole run, updated in place
-    local: BoundOptimizer
+    local: LocalSteps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """A method of decentralized (or centralized) optimization, written once for every driver."""
 
-    local: LocalOptimizer
+    local: Local
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""

@@ -1,13 +1,29 @@
-"""The local optimizer: any torch.optim class, over views into the flat vector."""
+"""The local optimizer: what a step may ask of it, and the one that an experiment names, over views into the vector."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from decentral.peer import Layout
+
+
+@runtime_checkable
+class LocalSteps(Protocol):
+    """Takes local steps on one node's flat vector: all that an algorithm may ask of its local optimizer."""
+
+    def step(self, gradient: Tensor) -> None:
+        """One step in place on the vector with the flat gradient `(d,)`, which may be overwritten: clone it to keep."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """What gives each node its local optimizer."""
+
+    def bind(self, x: Tensor, layout: Layout) -> LocalSteps:
+        """The optimizer of one node, at work on `x: (d,)` in the layout's blocks."""
 
 
 @dataclass(frozen=True)

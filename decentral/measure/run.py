@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decentral import config
-from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.config import Experiment
@@ -22,6 +18,7 @@ from decentral.peer import Peer
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
+from decentral.training.algorithm import algorithm_of
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Pace, train
 from decentral.training.objective import Objective
@@ -32,7 +29,7 @@ from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
-from decentral.user_code import blame, called, checked_options, imported
+from decentral.user_code import blame
 
 DRY_ROUNDS = 2000
 
@@ -99,25 +96,9 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
             section.path,
             section.schedule,
         )
-    algorithm = _algorithm(method.algorithm, local, experiment.folder)
+    algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     return Prepared(method, shared or task(experiment, seed), local, topology, algorithm, pace, experiment.nodes)
-
-
-def _algorithm(section: config.Algorithm, local: LocalOptimizer, folder: Path) -> Algorithm | None:
-    if isinstance(section, config.DDP):
-        return None
-    if not isinstance(section, config.OwnCode):
-        return ALGORITHMS[section.name](local=local, **section.model_dump(exclude={"name"}))
-    own = imported(section.name, folder, section.path)
-    if not (isinstance(own, type) and issubclass(own, Algorithm)):
-        raise ConfigError(
-            f"{section.name} is {own!r}; it must be a class that extends decentral.algorithms.algorithm.Algorithm",
-            section.path,
-        )
-    options = checked_options(partial(own, local=local), section.options, section.path)
-    made: Algorithm = called(own, options={"local": local, **options}, at=section.path)
-    return made
 
 
 def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:

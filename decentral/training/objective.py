@@ -1,6 +1,6 @@
 """A module and its minibatches as a function of one flat vector: the only place that knows the module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,25 @@ def flat(module: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(p for p in module.parameters() if p.requires_grad).detach()
 
 
+class Views:
+    """Parameters that lie in one flat vector, whichever it is at the time.
+
+    Attributes:
+        vector: `(d,)`, the one they lie in; None where they have memory of their own.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], layout: Layout) -> None:
+        self._parameters, self._layout = parameters, layout
+        self.vector: Tensor | None = None
+
+    def point_at(self, vector: Tensor) -> None:
+        """Make the parameters views of `vector: (d,)`."""
+        if vector is not self.vector:
+            for parameter, block in zip(self._parameters, self._layout, strict=True):
+                parameter.data = block.of(vector)
+            self.vector = vector
+
+
 class Objective:
     """One node's objective.
 
@@ -42,7 +61,7 @@ class Objective:
         self.module, self._loss, self._batches = module, loss, batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._noise = batches.integer_seed("forward") >> 1
-        self._at: Tensor | None = None
+        self._views = Views(self._parameters, self.layout)
         self._gradients: list[Tensor] = []  # one for each Gradient of a step
         self._asked = 0
 
@@ -68,10 +87,7 @@ class Objective:
 
     def module_at(self, at: Tensor) -> nn.Module:
         """The module with its parameters at `at: (d,)`, as views."""
-        if at is not self._at:
-            for parameter, block in zip(self._parameters, self.layout, strict=True):
-                parameter.data = block.of(at)
-            self._at = at
+        self._views.point_at(at)
         return self.module
 
     def _next_gradient(self, at: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions, BroadcastOptions  # type: ignore[attr-defined]
 
 from decentral.transport.gloo import told
 from decentral.transport.links import BrokenLinkError
@@ -28,6 +28,10 @@ class Everyone(ABC):
     @abstractmethod
     def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
         """Every rank's `(k,)` numbers, in order of ranks."""
+
+    @abstractmethod
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        """`x` <- rank 0's, in place."""
 
     @abstractmethod
     def close(self) -> None:
@@ -55,6 +59,9 @@ class GlooEveryone(Everyone):
         all_of_them = [torch.empty_like(own) for _ in range(self._size)]
         self._perform(AllgatherOptions(), timeout_s, lambda group, how: group.allgather([all_of_them], [own], how))
         return all_of_them
+
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(BroadcastOptions(), timeout_s, lambda group, how: group.broadcast([x], how))
 
     def _perform(self, options: Any, timeout_s: float, begin: Callable[[Any, Any], Any]) -> None:
         # Not only the wait: an operation that goes on after it holds up the end of its group, and so `close`.

@@ -268,6 +268,9 @@ class MPIEveryone(Everyone):
         self._perform(partial(self._office.comm.Iallgather, own.numpy(), everyone.numpy()), timeout_s)
         return list(everyone)
 
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        self._perform(partial(self._office.comm.Ibcast, x.numpy()), timeout_s)
+
     def _perform(self, begin: Callable[[], Any], timeout_s: float) -> None:
         try:
             request = begin()

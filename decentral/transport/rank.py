@@ -217,6 +217,10 @@ class RankDriver(Driver):
         gathered = self._together("evaluation", own.nbytes, partial(self._everyone.gather, own), patience_s)
         return [numbers.tolist() for numbers in gathered]
 
+    def broadcast(self, x: Tensor, patience_s: float = 0.0) -> None:
+        """Overwrite `x` with node 0's: for the start of a run."""
+        self._together("start", x.nbytes, partial(self._everyone.broadcast, x), patience_s)
+
     def close(self) -> None:
         self._wires.close()
         self._posted.clear()

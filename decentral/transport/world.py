@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
@@ -69,6 +69,11 @@ class World:
         world = cls(launched.rank, nodes, store, device, transport, launched.one_machine, office)
         world._check_same_experiment(digest)
         return world
+
+    @classmethod
+    def alone(cls, transport: Transport) -> "World":
+        """The world of a process that no launcher started: one rank."""
+        return cls(0, 1, HashStore(), gloo_device(transport.interface, one_machine=True), transport)
 
     def _check_same_experiment(self, digest: int) -> None:
         first = self.agree("digest", str(digest))

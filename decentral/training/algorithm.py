@@ -1,0 +1,43 @@
+"""The algorithm that an experiment names: one of the registry, or a class of the user's own."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from decentral import config
+from decentral.algorithms import ALGORITHMS
+from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.local import Local
+from decentral.config import KeyPath
+from decentral.errors import ConfigError
+from decentral.user_code import called, checked_options, imported
+
+
+def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algorithm | None:
+    """The algorithm of a section with its local optimizer; None for DDP, which brings its own loop.
+
+    Raises:
+        ConfigError: no such class, not an algorithm, or options that it does not take.
+    """
+    if isinstance(section, config.DDP):
+        return None
+    if not isinstance(section, config.OwnCode):
+        return ALGORITHMS[section.name](local=local, **section.model_dump(exclude={"name"}))
+    own = imported(section.name, folder, section.path)
+    return own_algorithm(own, section.options, local, section.name, section.path)
+
+
+def own_algorithm(own: object, options: Mapping[str, Any], local: Local, name: str, at: KeyPath) -> Algorithm:
+    """An algorithm of the user's own class.
+
+    Raises:
+        ConfigError: not an algorithm, or options that it does not take.
+    """
+    if not (isinstance(own, type) and issubclass(own, Algorithm)):
+        raise ConfigError(
+            f"{name} is {own!r}; it must be a class that extends decentral.algorithms.algorithm.Algorithm", at
+        )
+    checked = checked_options(partial(own, local=local), options, at)
+    made: Algorithm = called(own, options={"local": local, **checked}, at=at)
+    return made

@@ -1,0 +1,102 @@
+"""What `init` and `wrap` are told, checked as an experiment's sections are: the same names, bounds and messages."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from pydantic import ValidationError
+
+from decentral import config
+from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.local import Local
+from decentral.config import Experiment
+from decentral.document import dotted
+from decentral.errors import ConfigError
+from decentral.faults import faults_in
+from decentral.topology import gallery
+from decentral.topology.graph import checked_graph
+from decentral.topology.topology import Topology
+from decentral.training.algorithm import algorithm_of, own_algorithm
+
+Named = str | Mapping[str, Any]
+"""A name, or a mapping with `name` and options, as a section of an experiment file has it."""
+
+_REST = {"nodes": 1, "rounds": 1, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
+
+
+def transport_of(transport: Named | None, **shorthands: Any) -> Any:
+    """The transport section; a shorthand that is not None replaces the option of its name.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value out of bounds.
+    """
+    given = {key: value for key, value in shorthands.items() if value is not None}
+    return _experiment(transport={**_mapping(transport or {}), **given}).transport
+
+
+def algorithm_named(algorithm: Named | type[Algorithm], local: Local) -> Algorithm:
+    """The algorithm that `wrap` is told, by name, by class, or by a mapping whose `name` is either.
+
+    Raises:
+        ConfigError: unknown, unfit, or with options that it does not take; DDP, which brings its own loop.
+    """
+    options = _mapping(algorithm)
+    name = options.get("name")
+    with placed():
+        if isinstance(name, type):
+            del options["name"]
+            return own_algorithm(name, options, local, name.__qualname__, ("algorithm",))
+        made = algorithm_of(_experiment(algorithm=options).algorithm, local, Path())
+    if made is None:
+        raise ConfigError("algorithm 'ddp' is torch's DistributedDataParallel itself; wrap the model in that instead")
+    return made
+
+
+def topology_named(topology: Named | nx.Graph, nodes: int) -> Topology:
+    """The topology that `wrap` is told, by name, path or graph, or by a mapping whose `name` is one of these.
+
+    Raises:
+        ConfigError: no such graph, a fault in its file, unknown options, or not on the nodes 0..nodes-1.
+    """
+    options = _mapping(topology)
+    graph = options.get("name")
+    with placed():
+        if isinstance(graph, nx.Graph):
+            section = _experiment(topology={**options, "name": "graph"}).topology
+            for key in section.options:
+                raise ConfigError(f"found the option {key!r}; a graph that is given takes `weights` only")
+            return Topology.static("graph", checked_graph(graph, nodes, "the given graph"), section.weights)
+        section = _experiment(topology=options).topology
+        if nodes == 1:  # a ring of one has no edges, and other graphs no such size
+            gallery.find(section.name, Path())
+            return Topology.static(section.name, nx.empty_graph(1), "metropolis")
+        return gallery.load(section.name, section.options, nodes, section.weights, Path(), ("topology",))
+
+
+@contextmanager
+def placed() -> Iterator[None]:
+    """Within it, errors that know their key say it."""
+    try:
+        yield
+    except ConfigError as error:
+        if not error.at:
+            raise
+        raise ConfigError(f"{dotted(error.at)}: {error}") from error
+
+
+def _mapping(named: Any) -> dict[str, Any]:
+    return dict(named) if isinstance(named, Mapping) else {"name": named}
+
+
+def _experiment(**sections: Any) -> config.Experiment:
+    """An experiment with these sections, of which the rest means nothing."""
+    try:
+        experiment = Experiment.model_validate({**_REST, **sections})
+    except ValidationError as error:
+        fault = min(faults_in(error), key=lambda fault: not fault.unknown_key)
+        raise ConfigError(fault.message, fault.path) from error
+    for key in sections:
+        getattr(experiment, key)._path = (key,)
+    return experiment

@@ -1,0 +1,68 @@
+"""The algorithms that every test of the wrapped loop runs: the whole registry, and D-SGD in its orders."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from decentral.algorithms import ALGORITHMS
+from decentral.algorithms.algorithm import Algorithm, State
+from decentral.algorithms.dsgd import Order
+from decentral.peer import Peer
+
+METHODS: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in ALGORITHMS},
+    **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
+    "dsgd every third round": {"name": "dsgd", "every": 3},
+    "dsgd combine-then-adapt every other round": {"name": "dsgd", "every": 2, "order": "combine-then-adapt"},
+}
+
+
+@dataclass(slots=True)
+class Memory(State):
+    drift: Tensor  # (d,)
+    steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifting(Algorithm):
+    """A method with a memory of its own, which mixes before its gradient and asks for that elsewhere than at x."""
+
+    decay: float = 0.5
+
+    def init(self, x: Tensor, peer: Peer) -> Memory:
+        return Memory(x=x, local=self.local.bind(x, peer.layout), drift=torch.zeros_like(x))
+
+    async def step(self, state: Memory, peer: Peer) -> Tensor:  # type: ignore[override]
+        await peer.mix_(state.x)
+        at = state.x + state.drift
+        loss, gradient = await peer.gradient(at)
+        before = state.x.clone()
+        state.local.step(gradient * 1.5)
+        state.drift.mul_(self.decay).add_(state.x - before)
+        state.steps += 1
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoGradients(Algorithm):
+    """Extragradient: two minibatches a round, so two steps of the user's loop."""
+
+    async def step(self, state: State, peer: Peer) -> Tensor:
+        _, first = await peer.gradient(state.x)
+        loss, second = await peer.gradient(state.x - 0.01 * first)
+        state.local.step(second)
+        await peer.mix_(state.x)
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubling(Algorithm):
+    """Writes into the gradient that it was given: the step must be taken with what it has become."""
+
+    async def step(self, state: State, peer: Peer) -> Tensor:
+        loss, gradient = await peer.gradient(state.x)
+        state.local.step(gradient.mul_(2))
+        await peer.mix_(state.x)
+        return loss
