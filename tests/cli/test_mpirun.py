@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_processes import alive, finished, wait_for
+from tests.cli.test_processes import alive, finished, start, wait_for
 from tests.mpirun import command, environment, mpirun
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
@@ -34,6 +34,14 @@ def test_mpi_links_need_mpirun(small: Path) -> None:
     assert code == 3, err
     assert "transport: mpi, but torchrun started this rank; start it with mpirun, or use auto" in err
     assert "Traceback" not in err
+
+
+def test_an_mpi_of_its_own_is_told(small: Path) -> None:
+    """Ranks of a launcher whose MPI is not mpi4py's would each believe to be alone."""
+    process = start(small.parent, "train", small.name, OMPI_COMM_WORLD_RANK="0", OMPI_COMM_WORLD_SIZE="4")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "the launcher started rank 0 of 4, and MPI says rank 0 of 1" in err
 
 
 def ranks_of(folder: Path) -> list[int]:
