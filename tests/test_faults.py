@@ -78,7 +78,10 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ("data: {name: [digits]}", f"3:8: data.name: found ['digits']; required: {DATA}"),
         ("data: 3", f"3:1: data: found 3; required: {DATA}"),
         ("data: ", f"3:1: data: found null; required: {DATA}"),
-        ("topology: [ring]", "6:1: topology: found ['ring']; required: a name, or a mapping with name, weights, schedule"),
+        (
+            "topology: [ring]",
+            "6:1: topology: found ['ring']; required: a name, or a mapping with name, weights, schedule",
+        ),
         ("dtype: half", "7:1: dtype: unknown value 'half'; known: float32, float64"),
         ("dtype: float23", "7:1: dtype: unknown value 'float23'; did you mean 'float32'?"),
     ],

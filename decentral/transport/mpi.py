@@ -88,6 +88,12 @@ class Office:
     """
 
     def __init__(self, rank: int, size: int) -> None:
+        # A process that mpirun did not start would be a job of its own for Open MPI, and leave a file in /dev/shm.
+        if "OMPI_COMM_WORLD_RANK" in os.environ and not any(name.startswith("PMIX_") for name in os.environ):
+            raise MissingEnvironmentError(
+                f"Open MPI's variables say rank {rank} of {size}, but mpirun did not start this process (no PMIX_ "
+                "variables); start it with mpirun, or unset them"
+            )
         self._mpi = mpi()
         world = self._mpi.COMM_WORLD
         if (world.rank, world.size) != (rank, size):

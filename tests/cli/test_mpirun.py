@@ -36,12 +36,14 @@ def test_mpi_links_need_mpirun(small: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_an_mpi_of_its_own_is_told(small: Path) -> None:
-    """Ranks of a launcher whose MPI is not mpi4py's would each believe to be alone."""
+def test_variables_without_mpirun_are_told(small: Path) -> None:
+    """Each such process would initialize an MPI of its own, believe to be alone, and leave a file in /dev/shm."""
+    before = set(os.listdir("/dev/shm"))
     process = start(small.parent, "train", small.name, OMPI_COMM_WORLD_RANK="0", OMPI_COMM_WORLD_SIZE="4")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
-    assert "the launcher started rank 0 of 4, and MPI says rank 0 of 1" in err
+    assert "Open MPI's variables say rank 0 of 4, but mpirun did not start this process" in err
+    assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("sm_segment")}
 
 
 def ranks_of(folder: Path) -> list[int]:
