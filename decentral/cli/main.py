@@ -1,7 +1,7 @@
 """The command line: verbs, and how each fault ends.
 
-Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 diverged, 130 interrupted. A traceback, with
-exit code 1, is for our own faults.
+Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 diverged, 130 interrupted, 143 ended by
+SIGTERM after a checkpoint where that was possible. A traceback, with exit code 1, is for our own faults.
 """
 
 import errno

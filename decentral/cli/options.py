@@ -16,3 +16,13 @@ Nproc = Annotated[
     int | None,
     typer.Option("--nproc", min=1, metavar="N", help="Processes to start on this machine: one per node."),
 ]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on in this run folder from its newest checkpoint.", show_default=False
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="round-N", help="An older checkpoint of RUN in place of the newest."),
+]

@@ -1,15 +1,26 @@
 """`decentral train FILE`: the experiment's own method on real processes."""
 
+from contextlib import nullcontext
+
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Nproc, Out, Overrides
+from decentral.cli.options import AsJson, File, From, Nproc, Out, Overrides, Resume
 
 
-def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = None, json: AsJson = False) -> None:
+def train(
+    file: File,
+    set_: Overrides = None,
+    nproc: Nproc = None,
+    out: Out = None,
+    resume: Resume = None,
+    from_: From = None,
+    json: AsJson = False,
+) -> None:
     """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
     from decentral.cli import ranks
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
-    from decentral.measure.record import new_folder
+    from decentral.measure.record import claimed, new_folder
+    from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest, own_method
     from decentral.measure.speedup import run_alone
     from decentral.transport.launcher import launched
@@ -18,17 +29,26 @@ def train(file: File, set_: Overrides = None, nproc: Nproc = None, out: Out = No
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
+    command = ranks.command("train", file, overrides)
     with loaded.document.placing():
+        origin = ranks.origin(resume, from_, out)
         if this is None:
             with ranks.checking(nproc, experiment.nodes):
-                own_method(experiment)
-            folder = new_folder(out, experiment.name)
-            ranks.start(["train"], file, overrides, experiment, folder, json)
+                ready = own_method(experiment)
+                keeping(resume or out or file, experiment, ready, "wall", command, origin)
+                if origin:
+                    origin = chosen(origin)
+                    checked(origin, experiment, ready, range(experiment.nodes))
+            folder = resume or new_folder(out, experiment.name)
+            with claimed(folder):
+                ranks.start(["train"], file, overrides, experiment, folder, json, origin.options if origin else ())
         else:
             world = ranks.join(this, experiment, digest(experiment))
-            folder = ranks.agreed_folder(world, out, experiment.name)
-            with progress(experiment.rounds, shown=world.rank == 0) as shown:
-                run_alone(world, experiment, folder, ranks.command("train", file, overrides), shown)
+            origin = ranks.agreed_origin(world, origin)
+            folder = resume or ranks.agreed_folder(world, out, experiment.name)
+            mine = world.rank == 0 and not ranks.started_by_us()
+            with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
+                run_alone(world, experiment, folder, command, shown, origin)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:
