@@ -5,8 +5,8 @@
                                    metrics.jsonl        the run's, until then; beside node 0's files
                                    manifest.json        a SHA-256 for each of these, written last
 
-Every file is written under a temporary name, flushed, renamed, and its name flushed. On several machines without a shared
-disk each has its own nodes' files and the whole manifest.
+Every file is written under a temporary name, flushed, renamed, and its name flushed. On several machines without a
+shared disk each has its own nodes' files and the whole manifest.
 """
 
 import json
@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -53,7 +53,7 @@ class Manifest(Document):
     versions: dict[str, str]
     experiment: dict[str, Any]
     """Resolved, as in config.json."""
-    files: dict[str, Entry] = {}
+    files: dict[str, Entry] = Field(default_factory=dict)
 
     def content(self) -> bytes:
         """As a file, with a digest of its own."""

@@ -145,7 +145,7 @@ def _check_same(manifest: Manifest, experiment: Experiment, ready: Prepared) -> 
         raise ConfigError(f"found first seed {ready.task.seed}; the checkpoint has {manifest.seed}", ("seeds", 0))
     if manifest.round > experiment.rounds:
         raise ConfigError(
-            f"found {experiment.rounds}; the checkpoint has {manifest.round} rounds behind it, and as many are required",
+            f"found {experiment.rounds}; the checkpoint is of round {manifest.round}, and as many are required",
             ("rounds",),
         )
     if manifest.data != ready.task.fingerprint:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
 
 from decentral import config
 from decentral.errors import LostNeighborError, PreemptedError
@@ -170,7 +171,7 @@ class Saver:
 class RankSaver(Saver):
     """Checkpoints of a run whose nodes are ranks: each writes its own, and node 0 makes them whole."""
 
-    def __init__(self, keeping: Keeping, signals: Signals, hosted: Sequence[int], world: World, store: object) -> None:
+    def __init__(self, keeping: Keeping, signals: Signals, hosted: Sequence[int], world: World, store: Any) -> None:
         super().__init__(keeping, signals, hosted)
         self._rank = world.rank
         self._refused = 0

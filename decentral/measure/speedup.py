@@ -84,16 +84,13 @@ def _all_can_resume(world: World, origin: Origin, experiment: Experiment, ready:
     """Each rank checks its own node's files; all are told what the first of them found wrong."""
     try:
         checked(origin, experiment, ready, [world.rank])
-        fault = None
     except ConfigError as error:
-        fault = error
-    verdict = world.first_of("resume", str(fault or ""))
-    if fault is not None:
+        world.first_of("resume", str(error))
+        raise
+    if verdict := world.first_of("resume", ""):
+        fault = ConfigError(verdict)
+        fault.echo = True
         raise fault
-    if verdict:
-        error = ConfigError(verdict)
-        error.echo = True
-        raise error
 
 
 def simulate_alone(

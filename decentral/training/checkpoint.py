@@ -57,8 +57,15 @@ class Snapshot:
     def of(cls, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Snapshot":
         """The snapshot that was made into `numbers` and `tensors`."""
         layout = tuple(Block(name, tuple(shape), start) for name, shape, start in numbers["layout"])
-        parts = (numbers[key] for key in ("round", "seconds", "bytes_sent", "batches_taken"))
-        return cls(*parts, layout, numbers["state"], tensors)
+        return cls(
+            numbers["round"],
+            numbers["seconds"],
+            numbers["bytes_sent"],
+            numbers["batches_taken"],
+            layout,
+            numbers["state"],
+            tensors,
+        )
 
 
 def capture(state: State, objective: Objective, round: int, seconds: float, bytes_sent: int) -> Snapshot:

@@ -172,14 +172,38 @@ class _Unpacker:
             return tree
         try:
             ((kind, content),) = tree.items()
-            return getattr(self, f"_{kind}")(content, fresh, name)
+            return self._value(kind, content, fresh, name)
         except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigError(f"{name} cannot be restored ({error}); it was written by another program") from error
 
-    def _float(self, text: str, fresh: object, name: str) -> float:
-        return float(text)
+    def _value(self, kind: str, content: Any, fresh: object, name: str) -> Any:
+        match kind:
+            case "tensor":
+                return self._tensor(content, fresh)
+            case "view":
+                return self._view(content, fresh)
+            case "generator":
+                generator = torch.Generator()
+                generator.set_state(self._tensors[content])
+                return generator
+            case "optimizer":
+                return self._optimizer(content, fresh, name)
+            case "object":
+                return self._object(content, fresh, name)
+            case "named":
+                return self._named(content, fresh, name)
+            case "dict":
+                old = fresh if isinstance(fresh, dict) else {}
+                return {key: self.value(item, old.get(key), f"{name}.{key}") for key, item in content}
+            case "list":
+                return self._items(content, fresh, name)
+            case "tuple":
+                return tuple(self._items(content, fresh, name))
+            case "float":
+                return float(content)
+        raise ValueError(f"no kind {kind!r}")
 
-    def _tensor(self, stored: str, fresh: object, name: str) -> Tensor:
+    def _tensor(self, stored: str, fresh: object) -> Tensor:
         tensor = self._tensors[stored]
         if isinstance(fresh, Tensor) and id(fresh) in self._held:
             if (fresh.shape, fresh.dtype) != (tensor.shape, tensor.dtype):
@@ -188,17 +212,12 @@ class _Unpacker:
         self._made[stored] = tensor
         return tensor
 
-    def _view(self, content: Any, fresh: object, name: str) -> Tensor:
+    def _view(self, content: Any, fresh: object) -> Tensor:
         stored, offset, size, stride = content
         base = self._made[stored]
         if isinstance(fresh, Tensor) and fresh.data_ptr() == base.data_ptr() and fresh.shape == base.shape:
             return fresh
         return base.as_strided(size, stride, offset)
-
-    def _generator(self, stored: str, fresh: object, name: str) -> torch.Generator:
-        generator = torch.Generator()
-        generator.set_state(self._tensors[stored])
-        return generator
 
     def _optimizer(self, content: Any, fresh: object, name: str) -> BoundOptimizer:
         if not isinstance(fresh, BoundOptimizer):
@@ -212,23 +231,16 @@ class _Unpacker:
             raise ConfigError(f"{name} cannot be restored: {kind}.load_state_dict changes what state_dict gave")
         return fresh
 
-    def _dict(self, pairs: Any, fresh: object, name: str) -> dict[Any, Any]:
-        old = fresh if isinstance(fresh, dict) else {}
-        return {key: self.value(item, old.get(key), f"{name}.{key}") for key, item in pairs}
-
-    def _list(self, items: Any, fresh: object, name: str) -> list[Any]:
+    def _items(self, items: Any, fresh: object, name: str) -> list[Any]:
         old = fresh if isinstance(fresh, list | tuple) and len(fresh) == len(items) else [None] * len(items)
         return [self.value(item, old[index], f"{name}.{index}") for index, item in enumerate(items)]
-
-    def _tuple(self, items: Any, fresh: object, name: str) -> tuple[Any, ...]:
-        return tuple(self._list(items, fresh, name))
 
     def _named(self, content: Any, fresh: object, name: str) -> Any:
         module, qualified, items = content
         kind = _known(module, qualified, fresh)
         if not _is_named_tuple(kind):
             raise ValueError(f"{qualified} is no named tuple")
-        return kind(*self._list(items, fresh, name))
+        return kind(*self._items(items, fresh, name))
 
     def _object(self, content: Any, fresh: object, name: str) -> Any:
         module, qualified, parts = content

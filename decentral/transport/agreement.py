@@ -19,7 +19,7 @@ from datetime import timedelta
 from enum import IntEnum
 from threading import Condition, Thread
 
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from decentral.errors import DecentralError, LostNeighborError
 
