@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, explain, report, simulate, speedup, topology, train
+from decentral.cli import bench, check, explain, export, report, simulate, speedup, topology, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 
@@ -35,6 +35,7 @@ app.command("simulate")(simulate.simulate)
 app.command("train")(train.train)
 app.command("speedup")(speedup.speedup)
 app.command("report")(report.report)
+app.command("export", help=export.HELP)(export.export)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
 

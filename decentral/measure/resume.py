@@ -13,7 +13,7 @@ from decentral.config import Experiment, KeyPath
 from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
 from decentral.measure.checkpoints import METRICS, Checkpoints, Manifest
-from decentral.measure.comparison import Clock, Evaluation
+from decentral.measure.comparison import DOCUMENT, Clock, Evaluation
 from decentral.measure.record import describe_run, versions
 from decentral.measure.run import Prepared
 from decentral.measure.saving import Keeping, Resumed
@@ -93,7 +93,7 @@ def keeping(
 def resumed(
     plan: Keeping, origin: Origin, experiment: Experiment, ready: Prepared, hosted: Iterable[int], command: str
 ) -> Keeping:
-    """The plan of a run that goes on: its folder is cut back to the checkpoint by the process of node 0.
+    """The plan of a run that goes on; its folder is cut back to the checkpoint, each process cutting what it wrote.
 
     Raises:
         ConfigError: a file has changed since it was checked.
@@ -104,10 +104,13 @@ def resumed(
     snapshots = {node: checkpoints.snapshot(manifest, node) for node in hosted}
     rows: list[Evaluation] = []
     checkpoints.discard_after(manifest.round)
+    for node in hosted:
+        (plan.run / "models" / f"node-{node}.safetensors").unlink(missing_ok=True)  # of a run that is not the whole
     if 0 in hosted:
         text = checkpoints.metrics(manifest).decode()
         rows = [row for row in map(Evaluation.model_validate_json, text.splitlines()) if _belongs(row, experiment)]
         write_atomically(plan.run / METRICS, "".join(row.model_dump_json() + "\n" for row in rows).encode())
+        (plan.run / DOCUMENT).unlink(missing_ok=True)
         describe_run(plan.run, experiment, ready.method, ready.task.seed, ready.topology)
         _note(plan.run, manifest.round, command)
     clock: Clock = "none" if "none" in (manifest.clock, plan.manifest.clock) else "wall"
