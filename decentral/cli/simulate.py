@@ -18,7 +18,7 @@ def simulate(
     from decentral.cli import ranks
     from decentral.loading import load
     from decentral.measure.record import claimed, new_folder
-    from decentral.measure.resume import checked, chosen
+    from decentral.measure.resume import chosen
     from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
 
@@ -32,7 +32,6 @@ def simulate(
         origin = ranks.origin(resume, from_, out)
         if origin:
             origin = chosen(origin)
-            checked(origin, experiment, ready, range(ready.nodes))
         folder = resume or new_folder(out, experiment.name)
         command = ranks.command("simulate", file, overrides)
         with claimed(folder):

@@ -69,7 +69,9 @@ def _finished(run: Path) -> Source:
         try:
             return load(file.read_bytes())
         except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{file}: cannot be read ({error}); a run leaves one for each of {nodes} nodes") from error
+            raise ConfigError(
+                f"{file}: cannot be read ({error}); a run leaves one for each of {nodes} nodes"
+            ) from error
 
     return Source(name, last.round, nodes, last, model)
 
@@ -78,8 +80,8 @@ def exported(source: Source, which: str) -> tuple[Model, Mapping[str, str]]:
     """A model, and what is to be said of it.
 
     Args:
-        which: `average`, `best` or `node=3`. The average is the mean over nodes of everything in floating point, buffers
-            included; other buffers are node 0's. The best node is the one of highest own accuracy in the last
+        which: `average`, `best` or `node=3`. The average is the mean over nodes of everything in floating point,
+            buffers included; other buffers are node 0's. The best node is the one of highest own accuracy in the last
             evaluation, or of lowest own test loss where there are no classes; of equals the first.
 
     Raises:

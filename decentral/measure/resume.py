@@ -103,11 +103,11 @@ def resumed(
     hosted = list(hosted)
     snapshots = {node: checkpoints.snapshot(manifest, node) for node in hosted}
     rows: list[Evaluation] = []
+    text = checkpoints.metrics(manifest).decode() if 0 in hosted else ""
     checkpoints.discard_after(manifest.round)
     for node in hosted:
         (plan.run / "models" / f"node-{node}.safetensors").unlink(missing_ok=True)  # of a run that is not the whole
     if 0 in hosted:
-        text = checkpoints.metrics(manifest).decode()
         rows = [row for row in map(Evaluation.model_validate_json, text.splitlines()) if _belongs(row, experiment)]
         write_atomically(plan.run / METRICS, "".join(row.model_dump_json() + "\n" for row in rows).encode())
         (plan.run / DOCUMENT).unlink(missing_ok=True)

@@ -182,7 +182,8 @@ class RankSaver(Saver):
         self._agreement.begin(round)
 
     def _wish(self, round: int) -> Wish:
-        if wish := self._signals.wish:
+        # After the last round there is nothing to stop, and node 0 may have gone.
+        if (wish := self._signals.wish) and round < self._keeping.rounds:
             self._ask(wish, round)
         return self._agreement.at(round)
 

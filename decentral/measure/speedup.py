@@ -114,6 +114,7 @@ def simulate_alone(
     refuse_ddp(ready)
     plan = keeping(folder, experiment, ready, "none", command, origin)
     if plan and origin:
+        checked(origin, experiment, ready, range(ready.nodes))
         plan = resumed(plan, origin, experiment, ready, range(ready.nodes), command)
     perform = partial(simulate, ready, keeping=plan)
     return _alone(folder, experiment, command, "none", ready, perform, progress, rank=0, plan=plan)

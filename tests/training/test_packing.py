@@ -223,5 +223,5 @@ def test_a_foreign_tree_is_refused(tree: Any, told: str) -> None:
 
 def test_an_optimizer_that_does_not_take_its_state_back_is_told() -> None:
     local = LocalOptimizer(Forgetful, {"lr": 0.1})
-    with pytest.raises(ConfigError, match="Forgetful.load_state_dict changes"):
+    with pytest.raises(ConfigError, match=r"Forgetful\.load_state_dict changes"):
         through_files(fresh(local), fresh(local))
