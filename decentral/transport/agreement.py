@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import timedelta
 from enum import IntEnum
 from threading import Condition, Thread
+from time import monotonic, sleep
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
@@ -25,6 +26,7 @@ from decentral.errors import DecentralError, LostNeighborError
 
 ANSWER_S = 5.0
 """How long a listener may take to answer; it needs the interpreter for microseconds."""
+_LOOK_AGAIN_S = 0.05
 _FOR_EVER = timedelta(days=30)
 
 
@@ -70,6 +72,7 @@ class Agreement:
         self._whole = -1
         self._failure: Exception | None = None
         self._asked = 0
+        self._leaving = False
         self._thread = Thread(target=self._listen, name="agreement", daemon=True)
 
     def begin(self, round: int) -> None:
@@ -82,10 +85,13 @@ class Agreement:
 
         Raises:
             LostNeighborError: node 0 held this node up and did not say why in time.
+            OSError: a checkpoint could not be written.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._held, self._timeout_s + ANSWER_S):
                 raise LostNeighborError(f"node {self._rank} waited for node 0 to say which round to checkpoint in vain")
+            if isinstance(self._failure, OSError):
+                raise self._failure
             self._round = round
             return self._agreed.get(round, Wish.NOTHING)
 
@@ -129,10 +135,12 @@ class Agreement:
 
     def close(self, in_peace: bool) -> None:
         """Listen no more; in peace, finish first what is under way."""
+        self._leaving = not in_peace
         with suppress(LostNeighborError):  # the store is gone, and the listener with it
             self._post(self._main, self._rank, "end")
-            if in_peace:
-                self._thread.join(self._timeout_s)
+        # A thread that wakes in the store while the interpreter is on its way out would abort the process.
+        if self._thread.is_alive():
+            self._thread.join(self._timeout_s if in_peace else ANSWER_S)
 
     def _post(self, store: Store, to: int, message: str) -> None:
         try:
@@ -148,8 +156,9 @@ class Agreement:
                 self._obey(message)
                 number += 1
         except (DecentralError, OSError, RuntimeError) as error:
+            lost = LostNeighborError(f"node {self._rank} lost the store in which the nodes agree: {error}")
             with self._changed:
-                self._failure, self._held = error, False
+                self._failure, self._held = lost if isinstance(error, RuntimeError) else error, False
                 self._refused += 1
                 self._changed.notify_all()
 
@@ -222,12 +231,12 @@ class Agreement:
 
     def _arrived(self, keys: list[str], patience_s: float) -> bool:
         """Whether all keys are set before so many seconds have passed."""
-        if not keys:
-            return True
-        try:
-            self._own.wait(keys, timedelta(seconds=patience_s))
-        except RuntimeError:
-            return bool(self._own.check(keys))  # raises where it is the store that is lost
+        end, pause_s = monotonic() + patience_s, 0.001
+        while keys and not self._own.check(keys):
+            if self._leaving or monotonic() > end:
+                return False
+            sleep(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_AGAIN_S)
         return True
 
     def _collect(self, round: int) -> None:

@@ -144,6 +144,32 @@ class Place:
         return run
 
 
+def test_ranks_without_a_common_disk_each_keep_their_own(tmp_path: Path) -> None:
+    """As on several machines: every rank has a run folder of its own, and the whole manifest in it."""
+    place = Place(tmp_path, **VARIATIONS["own algorithm"])
+    whole = place.on_ranks("whole")
+
+    def ranks(rounds: int, wanted: str | None) -> None:
+        experiment = place.experiment(rounds=rounds)
+
+        def work(world: World) -> None:
+            run = tmp_path / f"disk-{world.rank}"
+            run.mkdir(exist_ok=True)
+            run_alone(world, experiment, run, "", silent, Origin(run, wanted) if wanted else None)
+
+        on_ranks(NODES, work, 60.0)
+
+    ranks(10, None)
+    for rank in range(NODES):
+        files = {path.name for path in (tmp_path / f"disk-{rank}" / "checkpoints" / "round-00000010").iterdir()}
+        own = {f"node-{rank}.safetensors", f"node-{rank}.json", "manifest.json"}
+        assert files == own | ({"metrics.jsonl"} if rank == 0 else set())
+    ranks(14, "round-10")
+    for rank, model in enumerate(models(whole)):
+        assert (tmp_path / f"disk-{rank}" / "models" / f"node-{rank}.safetensors").read_bytes() == model
+    assert metrics(tmp_path / "disk-0") == metrics(whole)
+
+
 def models(run: Path) -> list[bytes]:
     return [(run / "models" / f"node-{node}.safetensors").read_bytes() for node in range(NODES)]
 
