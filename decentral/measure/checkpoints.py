@@ -12,6 +12,7 @@ shared disk each has its own nodes' files and the whole manifest.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -256,10 +257,10 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint: first it stops being whole, then its files go. Another process may do the same."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
-        path.unlink(missing_ok=True)
-    if folder.is_dir():
+    """Remove a checkpoint: first it stops being whole, then its files go. Another rank may do the same meanwhile."""
+    with suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
+            path.unlink(missing_ok=True)
         folder.rmdir()
     flush_folder(folder.parent)
 
