@@ -246,6 +246,15 @@ class Transport(Section):
     """Network interface for gloo to listen on, such as eth0; its own choice unless given."""
 
 
+class Checkpoint(Section):
+    """Checkpoints of `train` and `simulate`, from which --resume goes on; `speedup` and DDP write none."""
+
+    every: int | None = Field(None, ge=1)
+    """Rounds between checkpoints, the last round's among them; without it only SIGTERM and SIGUSR1 ask for one."""
+    keep: int = Field(3, ge=1)
+    """How many to keep; older ones are removed once a new one is whole and on the disk."""
+
+
 class Method(Section):
     """A method to compare: what it names replaces that section of the experiment, whole."""
 
@@ -292,6 +301,8 @@ class Experiment(Section):
     ]
     """Centralized methods that `speedup` compares with."""
     transport: Annotated[Transport, Named] = Transport()
+    checkpoint: Checkpoint = Checkpoint()
+    """When a run is checkpointed, and how many checkpoints are kept."""
     _folder: Path = PrivateAttr(default=Path())
 
     @property

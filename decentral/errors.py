@@ -55,6 +55,12 @@ class DivergedError(DecentralError):
         )
 
 
+class PreemptedError(DecentralError):
+    """SIGTERM ended the run, as a scheduler does to make room; where a checkpoint was written, the text says so."""
+
+    exit_code = 143  # 128 + 15, as a shell says it
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'degree'?` where a known name is close, else the list of known names."""
     known = sorted(known)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from decentral.errors import DecentralError
+from decentral.errors import DecentralError, PreemptedError
 from decentral.transport.launcher import is_first
 
 if TYPE_CHECKING:
@@ -69,11 +69,17 @@ def fail(error: DecentralError) -> int:
         from decentral.transport.launch import leave_word
 
         leave_word(str(error))
-    if not (error.echo and STARTED_BY in os.environ):
+    if not told_elsewhere(error):
         complain(str(error))
     if "--json" in sys.argv and is_first() and STARTED_BY not in os.environ:
         print_json({"error": str(error), "exit_code": error.exit_code})
     return error.exit_code
+
+
+def told_elsewhere(error: DecentralError) -> bool:
+    """Whether another process says it: the launcher or node 0 of a preemption, another rank of its own fault."""
+    started = STARTED_BY in os.environ
+    return started or error.echo if isinstance(error, PreemptedError) else started and error.echo
 
 
 def told(row: "Evaluation") -> str:

@@ -1,7 +1,7 @@
 """The command line: verbs, and how each fault ends.
 
-Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 diverged, 130 interrupted. A traceback, with
-exit code 1, is for our own faults.
+Exit codes: 0 ok, 2 bad input, 3 environment, 4 lost neighbor or timeout, 5 diverged, 130 interrupted, 143 ended by
+SIGTERM after a checkpoint where that was possible. A traceback, with exit code 1, is for our own faults.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, doctor, explain, launch, report, simulate, speedup, topology, train
+from decentral.cli import bench, check, doctor, explain, export, launch, report, simulate, speedup, topology, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 from decentral.transport.launcher import is_first
@@ -38,6 +38,7 @@ app.command("speedup")(speedup.speedup)
 app.command("launch")(launch.launch)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("export", help=export.HELP)(export.export)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
 

@@ -26,3 +26,13 @@ Rate = Annotated[
 Latency = Annotated[str | None, typer.Option("--latency", metavar="TIME", help="Between lab hosts, one way: 10ms.")]
 Jitter = Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Latency varies by plus or minus this.")]
 Loss = Annotated[str | None, typer.Option("--loss", metavar="SHARE", help="Of the lab's packets, such as 0.1%.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on in this run folder from its newest checkpoint.", show_default=False
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="round-N", help="An older checkpoint of RUN in place of the newest."),
+]

@@ -10,15 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from decentral.cli.console import STARTED_BY, complain, print_json
 from decentral.cli.netlab import Lab, here
 from decentral.config import Experiment
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, PreemptedError
 from decentral.transport.launcher import Launched
 from decentral.transport.world import World
+
+if TYPE_CHECKING:
+    from decentral.measure.resume import Origin
 
 _SET_PARENT_DEATH_SIGNAL = 1
 
@@ -75,11 +79,24 @@ def start(
     start_here = partial(start_ranks, experiment.nodes) if lab is None else lab.start
     ending = start_here(arguments, environment)
     if ending.code:
-        if not ending.said:
-            complain(ending.reason)
+        reason = ending.reason
+        if ending.code == PreemptedError.exit_code:
+            reason = _told_of_sigterm(folder, command(" ".join(verb), file, overrides))
+        if reason != ending.reason or not ending.said:
+            complain(reason)
         if json:
-            print_json({"error": ending.reason, "exit_code": ending.code})
+            print_json({"error": reason, "exit_code": ending.code})
         raise typer.Exit(ending.code)
+
+
+def _told_of_sigterm(folder: Path, resumed_by: str) -> str:
+    """What is left of a job that SIGTERM ended; its ranks leave this line to their launcher."""
+    from decentral.measure.checkpoints import Checkpoints
+
+    if not (rounds := Checkpoints(folder).rounds()):
+        return "ended by SIGTERM; there is no checkpoint to go on from"
+    resume = shlex.join(["--resume", str(folder)])
+    return f"ended by SIGTERM; the newest checkpoint is of round {rounds[-1]}: go on with `{resumed_by} {resume}`"
 
 
 def started_by_us() -> bool:
@@ -108,3 +125,34 @@ def agreed_folder(world: World, out: Path | None, name: str) -> Path:
     folder = Path(world.agree("folder", own))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def origin(resume: Path | None, wanted: str | None, out: Path | None) -> "Origin | None":
+    """What `--resume` and `--from` name.
+
+    Raises:
+        ConfigError: options that contradict each other.
+    """
+    from decentral.measure.resume import Origin
+
+    if resume is None:
+        if wanted is not None:
+            raise ConfigError(f"--from {wanted} without --resume; give the run folder with --resume RUN")
+        return None
+    if out is not None and not started_by_us():
+        raise ConfigError(f"--out {out} with --resume {resume}; a run goes on in its own folder, so leave --out away")
+    return Origin(resume, wanted)
+
+
+def agreed_origin(world: World, origin: "Origin | None") -> "Origin | None":
+    """The checkpoint that rank 0 finds, named for all.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from decentral.measure.resume import Origin, chosen
+
+    if origin is None:
+        return None
+    own = chosen(origin).wanted if world.rank == 0 else None
+    return Origin(origin.run, world.agree("from", own or ""))

@@ -1,16 +1,24 @@
 """`decentral simulate FILE`: the experiment's own method in the lockstep simulator, in this process."""
 
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Out, Overrides
+from decentral.cli.options import AsJson, File, From, Out, Overrides, Resume
 
 
-def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson = False) -> None:
+def simulate(
+    file: File,
+    set_: Overrides = None,
+    out: Out = None,
+    resume: Resume = None,
+    from_: From = None,
+    json: AsJson = False,
+) -> None:
     """Run the experiment's own method on simulated nodes; its models are bitwise those of `train`."""
     import torch
 
     from decentral.cli import ranks
     from decentral.loading import load
-    from decentral.measure.record import new_folder
+    from decentral.measure.record import claimed, new_folder
+    from decentral.measure.resume import chosen
     from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
 
@@ -21,8 +29,13 @@ def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson =
     with loaded.document.placing(), progress(experiment.rounds) as shown:
         ready = own_method(experiment)
         refuse_ddp(ready)
-        folder = new_folder(out, experiment.name)
-        document = simulate_alone(ready, experiment, folder, ranks.command("simulate", file, overrides), shown)
+        origin = ranks.origin(resume, from_, out)
+        if origin:
+            origin = chosen(origin)
+        folder = resume or new_folder(out, experiment.name)
+        command = ranks.command("simulate", file, overrides)
+        with claimed(folder):
+            document = simulate_alone(ready, experiment, folder, command, shown, origin)
     if json:
         print_json(document.model_dump(mode="json"))
     else:

@@ -1,7 +1,22 @@
 """`decentral train FILE`: the experiment's own method on real processes."""
 
+from contextlib import nullcontext
+
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Jitter, Latency, Loss, Netlab, Nproc, Out, Overrides, Rate
+from decentral.cli.options import (
+    AsJson,
+    File,
+    From,
+    Jitter,
+    Latency,
+    Loss,
+    Netlab,
+    Nproc,
+    Out,
+    Overrides,
+    Rate,
+    Resume,
+)
 
 
 def train(
@@ -9,6 +24,8 @@ def train(
     set_: Overrides = None,
     nproc: Nproc = None,
     out: Out = None,
+    resume: Resume = None,
+    from_: From = None,
     json: AsJson = False,
     netlab: Netlab = None,
     rate: Rate = None,
@@ -21,7 +38,8 @@ def train(
     from decentral.cli.netlab import lab
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
-    from decentral.measure.record import new_folder
+    from decentral.measure.record import claimed, new_folder
+    from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest, own_method
     from decentral.measure.speedup import run_alone
     from decentral.transport.launcher import launched
@@ -31,17 +49,27 @@ def train(
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
+    command = ranks.command("train", file, overrides)
     with loaded.document.placing():
+        origin = ranks.origin(resume, from_, out)
         if this is None:
             with ranks.checking(nproc, experiment.nodes, hosts):
-                own_method(experiment)
-            folder = new_folder(out, experiment.name)
-            ranks.start(["train"], file, overrides, experiment, folder, json, lab=hosts)
+                ready = own_method(experiment)
+                keeping(resume or out or file, experiment, ready, "wall", command, origin)
+                if origin:
+                    origin = chosen(origin)
+                    checked(origin, experiment, ready, range(experiment.nodes))
+            folder = resume or new_folder(out, experiment.name)
+            more = origin.options if origin else ()
+            with claimed(folder):
+                ranks.start(["train"], file, overrides, experiment, folder, json, more, hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
-            folder = ranks.agreed_folder(world, out, experiment.name)
-            with progress(experiment.rounds, shown=world.rank == 0) as shown:
-                run_alone(world, experiment, folder, ranks.command("train", file, overrides), shown)
+            origin = ranks.agreed_origin(world, origin)
+            folder = resume or ranks.agreed_folder(world, out, experiment.name)
+            mine = world.rank == 0 and not ranks.started_by_us()
+            with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
+                run_alone(world, experiment, folder, command, shown, origin)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:

@@ -1,8 +1,11 @@
 """The record of one run, in a folder of its own: what was run, with what, what came of it, and the final models."""
 
+import fcntl
 import json
 import os
 import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +48,25 @@ def new_folder(out: Path | None, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; give another with --out") from error
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within it no other command may run in the folder; the claim ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another command runs there, or it is no run folder.
+    """
+    try:
+        with (folder / "started.json").open("r+") as claim:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except FileNotFoundError as error:
+        if error.filename != str(folder / "started.json"):
+            raise
+        raise ConfigError(f"{folder} is no run folder: it has no started.json") from error
+    except BlockingIOError as error:
+        raise ConfigError(f"another command runs in {folder}; wait for its end, or stop it") from error
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -103,9 +125,9 @@ def describe_run(
 class Metrics:
     """A run's `metrics.jsonl`: one line per evaluation, on disk as soon as it is known."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, earlier: Sequence[Evaluation] = ()) -> None:
         self._path = folder / "metrics.jsonl"
-        self.rows: list[Evaluation] = []
+        self.rows = list(earlier)  # what a run that goes on has on disk already
 
     def __call__(self, row: Evaluation) -> None:
         with self._path.open("a", encoding="utf-8") as file:

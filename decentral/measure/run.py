@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.config import Experiment
-from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError
+from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
+from decentral.measure.saving import Keeping, saving
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.topology import gallery
@@ -118,29 +119,37 @@ def refuse_ddp(prepared: Prepared) -> None:
         raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
 
 
-def simulate(prepared: Prepared, observe: Observe) -> dict[int, nn.Module]:
+def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
     """Run in the lockstep simulator; the trained module of each node.
+
+    Args:
+        keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
 
     Raises:
         ConfigError: DDP, which runs on real processes only.
         DivergedError: a loss is not finite.
+        PreemptedError: SIGTERM ended the run.
     """
     refuse_ddp(prepared)
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
     driver = LockstepDriver([objective.gradient for objective in objectives.values()])
-    return _trained(prepared, driver, objectives, observe)
+    return _trained(prepared, driver, objectives, observe, keeping)
 
 
-def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> dict[int, nn.Module]:
+def run_on(
+    world: World, prepared: Prepared, epoch: int, run: int, observe: Observe, keeping: Keeping | None = None
+) -> dict[int, nn.Module]:
     """Run this process's node of a method on real processes; its trained module, by node.
 
     Args:
         epoch: number of the run in this job; no two runs of a job share one.
         run: 64-bit digest of the experiment.
+        keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
 
     Raises:
         DivergedError: a loss is not finite, here or at another node.
         LostNeighborError: a neighbor died or stayed silent.
+        PreemptedError: SIGTERM ended the run.
     """
     objective = prepared.task.objective(world.rank)
     if world.agree(f"data/{epoch}", str(prepared.task.fingerprint)) != str(prepared.task.fingerprint):
@@ -151,7 +160,9 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
     try:
         if prepared.algorithm is None:
             return _trained_by_ddp(world, prepared, driver, epoch, observe)
-        return _trained(prepared, driver, {world.rank: objective}, observe)
+        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch)
+    except PreemptedError:
+        raise
     except DecentralError as error:
         world.report(epoch, error)
         raise _with_first_cause(error, world.first_fault(epoch)) from error
@@ -164,19 +175,38 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
 
 def driver_of(world: World, prepared: Prepared, objective: Objective, run: int, epoch: int) -> RankDriver:
     """The driver of this process's node for one run."""
-    largest = prepared.dry_run(world.rank).largest_frame if prepared.topology and prepared.algorithm else 0
-    return world.driver(prepared.topology, objective.gradient, run, epoch, largest)
+    return world.driver(prepared.topology, objective.gradient, run, epoch, _largest_frame(prepared, world.rank))
+
+
+def _largest_frame(prepared: Prepared, node: int) -> int:
+    """Bytes of the largest message that a node will send; 0 if there is none, or that cannot be known."""
+    if prepared.topology is None or prepared.algorithm is None:
+        return 0
+    try:
+        return prepared.dry_run(node).largest_frame
+    except (RuntimeError, TypeError, ValueError):
+        if isinstance(prepared.method.algorithm, config.OwnCode):  # it may need numbers, which a dry run has not
+            return 0
+        raise
 
 
 def _trained(
-    prepared: Prepared, driver: Driver, objectives: Mapping[int, Objective], observe: Observe
+    prepared: Prepared,
+    driver: Driver,
+    objectives: Mapping[int, Objective],
+    observe: Observe,
+    keeping: Keeping | None,
+    world: World | None = None,
+    epoch: int = 0,
 ) -> dict[int, nn.Module]:
     assert prepared.algorithm is not None
     peers = {node: prepared.peer(node) for node in objectives}
     modules = {node: objective.module for node, objective in objectives.items()}
     evaluate = Evaluator(prepared.task, driver, modules, observe)
     start = prepared.task.start()
-    models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
+    saved = keeping.saved if keeping else None
+    with saving(keeping, driver.hosted, world, epoch) as boundary:
+        models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate, boundary, saved)
     return {node: objectives[node].module_at(x) for node, x in models.items()}
 
 

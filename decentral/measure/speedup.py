@@ -13,11 +13,13 @@ from re import sub
 from torch import nn
 
 from decentral.config import Experiment
-from decentral.errors import DivergedError
+from decentral.errors import ConfigError, DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
 from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
-from decentral.measure.run import Prepared, digest, own_method, prepare_all, run_on, simulate
+from decentral.measure.resume import Origin, checked, keeping, resumed
+from decentral.measure.run import Prepared, digest, own_method, prepare_all, refuse_ddp, run_on, simulate
+from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.methods import methods
 from decentral.transport.world import World
@@ -55,29 +57,67 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
     return written(folder, experiment, command, "wall", ready, results, world.rank)
 
 
-def run_alone(world: World, experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+def run_alone(
+    world: World, experiment: Experiment, folder: Path, command: str, progress: Progress, origin: Origin | None = None
+) -> Comparison:
     """Run the experiment's own method at its first seed, as one of the ranks.
+
+    Args:
+        origin: the checkpoint that all ranks go on from; from the beginning unless given.
 
     Raises:
         ConfigError: bad input.
         DivergedError: a loss is not finite; what was recorded until then stays.
         LostNeighborError: a rank died.
+        PreemptedError: SIGTERM ended the run.
     """
     ready = own_method(experiment)
-    perform = partial(run_on, world, ready, 0, digest(experiment))
-    return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank)
+    plan = keeping(folder, experiment, ready, "wall", command, origin)
+    if plan and origin:
+        _all_can_resume(world, origin, experiment, ready)
+        plan = resumed(plan, origin, experiment, ready, [world.rank], command)
+    perform = partial(run_on, world, ready, 0, digest(experiment), keeping=plan)
+    return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank, plan)
+
+
+def _all_can_resume(world: World, origin: Origin, experiment: Experiment, ready: Prepared) -> None:
+    """Each rank checks its own node's files; all are told what the first of them found wrong."""
+    try:
+        checked(origin, experiment, ready, [world.rank])
+    except ConfigError as error:
+        world.first_of("resume", str(error))
+        raise
+    if verdict := world.first_of("resume", ""):
+        fault = ConfigError(verdict)
+        fault.echo = True
+        raise fault
 
 
 def simulate_alone(
-    ready: Prepared, experiment: Experiment, folder: Path, command: str, progress: Progress
+    ready: Prepared,
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    origin: Origin | None = None,
 ) -> Comparison:
     """Run one method in the lockstep simulator.
 
+    Args:
+        origin: the checkpoint to go on from; from the beginning unless given.
+
     Raises:
-        ConfigError: a method that runs on real processes only.
+        ConfigError: a method that runs on real processes only, or a checkpoint that cannot be resumed.
         DivergedError: a loss is not finite; what was recorded until then stays.
+        PreemptedError: SIGTERM ended the run.
     """
-    return _alone(folder, experiment, command, "none", ready, partial(simulate, ready), progress, rank=0)
+    refuse_ddp(ready)
+    plan = keeping(folder, experiment, ready, "none", command, origin)
+    if plan and origin:
+        checked(origin, experiment, ready, range(ready.nodes))
+        plan = resumed(plan, origin, experiment, ready, range(ready.nodes), command)
+    perform = partial(simulate, ready, keeping=plan)
+    return _alone(folder, experiment, command, "none", ready, perform, progress, rank=0, plan=plan)
 
 
 def _alone(
@@ -89,8 +129,11 @@ def _alone(
     perform: Perform,
     progress: Progress,
     rank: int,
+    plan: Keeping | None,
 ) -> Comparison:
-    result, diverged = recorded(folder, ".", experiment, ready, perform, progress)
+    earlier = plan.resumed.rows if plan and plan.resumed else ()
+    clock = plan.manifest.clock if plan else clock
+    result, diverged = recorded(folder, ".", experiment, ready, perform, progress, earlier)
     document = written(folder, experiment, command, clock, [ready], {ready.label: [result]}, rank)
     if diverged is not None:
         raise diverged
@@ -98,12 +141,22 @@ def _alone(
 
 
 def recorded(
-    folder: Path, name: str, experiment: Experiment, ready: Prepared, perform: Perform, progress: Progress
+    folder: Path,
+    name: str,
+    experiment: Experiment,
+    ready: Prepared,
+    perform: Perform,
+    progress: Progress,
+    earlier: Sequence[Evaluation] = (),
 ) -> tuple[SeedResult, DivergedError | None]:
-    """Perform one run and record it in `folder/name`: description and metrics by node 0's process, models by all."""
+    """Perform one run and record it in `folder/name`: description and metrics by node 0's process, models by all.
+
+    Args:
+        earlier: the evaluations of a run that goes on.
+    """
     place, diverged = folder / name, None
     place.mkdir(parents=True, exist_ok=True)
-    metrics = Metrics(place)
+    metrics = Metrics(place, earlier)
 
     def observe(row: Evaluation) -> None:
         if row.round == 0:

@@ -7,15 +7,20 @@ from time import perf_counter
 
 from torch import Tensor
 
-from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.algorithm import Algorithm, State
 from decentral.errors import DivergedError
 from decentral.fused import warm_up
 from decentral.peer import Peer
+from decentral.training.checkpoint import Snapshot, capture, restore
 from decentral.training.objective import Objective
 from decentral.transport.driver import Driver
 
 Measure = Callable[[int, float, Mapping[int, Tensor], Mapping[int, Tensor]], None]
 """Called as measure(rounds completed, training seconds, models by node, losses by node); not on the training clock."""
+
+Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
+"""Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;
+not on the training clock. It may end the run by an exception."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ def train(
     start: Tensor,
     pace: Pace,
     measure: Measure,
+    boundary: Boundary,
+    saved: Mapping[int, Snapshot] | None = None,
 ) -> dict[int, Tensor]:
     """Train the driver's nodes for some rounds.
 
@@ -46,30 +53,53 @@ def train(
         objectives: of each hosted node.
         start: `(d,)`, the model that every node begins with.
         pace: how many rounds, and when `measure` is called.
+        boundary: is called between rounds.
+        saved: of each hosted node, where to go on; from the beginning unless given.
 
     Returns:
         The final model `(d,)` of each hosted node.
 
     Raises:
+        ConfigError: `saved` is of another model or another program.
         DivergedError: a node's loss is not finite.
         LostNeighborError: a neighbor died or stayed silent.
     """
     warm_up(start.dtype)
     states = {node: algorithm.init(start.clone(), peers[node]) for node in driver.hosted}
     models = {node: state.x for node, state in states.items()}
-    seconds = 0.0
-    measure(0, seconds, models, {})
-    for round in range(pace.rounds):
+    completed, seconds = _resumed(saved, states, objectives, driver) if saved else (0, 0.0)
+
+    def snapshots() -> dict[int, Snapshot]:
+        sent = driver.bytes_sent
+        return {n: capture(states[n], objectives[n], completed, seconds, sent[n]) for n in driver.hosted}
+
+    if not saved:
+        measure(0, seconds, models, {})
+    for round in range(completed, pace.rounds):
+        boundary(round, snapshots)
         began = perf_counter()
         for node in driver.hosted:
             peers[node].round = round
             objectives[node].begin_step()
         losses = driver.advance({node: algorithm.step(states[node], peers[node]) for node in driver.hosted}, round)
         seconds += perf_counter() - began
+        completed = round + 1
         check_finite(losses, round)
         if pace.is_due(round):
-            measure(round + 1, seconds, models, losses)
+            measure(completed, seconds, models, losses)
+    boundary(pace.rounds, snapshots)
     return models
+
+
+def _resumed(
+    saved: Mapping[int, Snapshot], states: Mapping[int, State], objectives: Mapping[int, Objective], driver: Driver
+) -> tuple[int, float]:
+    """Put the hosted nodes back where they were; the rounds completed, and the training seconds until then."""
+    for node, state in states.items():
+        restore(saved[node], state, objectives[node])
+        driver.bytes_sent[node] = saved[node].bytes_sent
+    first = saved[driver.hosted[0]]
+    return first.round, max(saved[node].seconds for node in driver.hosted)
 
 
 def check_finite(losses: Mapping[int, Tensor], round: int) -> None:

@@ -58,7 +58,7 @@ class Objective:
 
     def __init__(self, module: nn.Module, loss: Loss, batches: Batches) -> None:
         self.layout = layout_of(module)
-        self.module, self._loss, self._batches = module, loss, batches
+        self.module, self._loss, self.batches = module, loss, batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._noise = batches.integer_seed("forward") >> 1
         self._views = Views(self._parameters, self.layout)
@@ -76,8 +76,8 @@ class Objective:
         for parameter, block in zip(self._parameters, self.layout, strict=True):
             parameter.grad = block.of(gradient)
         # Dropout and the like draw from torch's one generator: what it gives may depend on this node and batch alone.
-        torch.default_generator.manual_seed(self._noise + self._batches.taken)
-        inputs, targets = self._batches.next()
+        torch.default_generator.manual_seed(self._noise + self.batches.taken)
+        inputs, targets = self.batches.next()
         try:
             loss = self._loss(module(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]

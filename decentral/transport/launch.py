@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
+from types import FrameType
 from typing import NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -47,6 +48,7 @@ def _started(nproc: int, arguments: Sequence[str], logs: str) -> Ending:
         local_addr="127.0.0.1",
         logs_specs=DefaultLogsSpecs(log_dir=logs),
     )
+    signal.signal(signal.SIGUSR1, _pass_on)
     try:
         elastic_launch(config, sys.executable)("-m", "decentral", *arguments)
     except ChildFailedError as error:
@@ -74,6 +76,17 @@ def ending_of(ranks: Mapping[int, Ended]) -> Ending:
             failures[rank] = ProcessFailure(rank, pid=0, exitcode=ended.code, error_file=str(ended.word))
             failures[rank].timestamp = round(1e3 * ended.at_s)
     return _verdict(failures) if failures else Ending(0)
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Send a signal on to those ranks that catch it already; it would end the others."""
+    me = os.getpid()
+    with suppress(OSError):  # /proc is Linux's own
+        for child in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+            status = Path(f"/proc/{child}/status").read_text()
+            caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:"))
+            if caught >> (number - 1) & 1:
+                os.kill(int(child), number)
 
 
 def leave_word(reason: str) -> None:

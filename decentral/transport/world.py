@@ -96,6 +96,20 @@ class World:
         except RuntimeError as error:
             raise LostNeighborError(f"node {self.rank} waited for node 0 to say {key!r} in vain") from error
 
+    def first_of(self, key: str, value: str) -> str:
+        """The first text that is not empty, in order of ranks, known to all once each has said its own.
+
+        Raises:
+            LostNeighborError: a rank did not say it in time.
+        """
+        try:
+            self.store.set(f"{key}/{self.rank}", value)
+            said = (self.store.get(f"{key}/{rank}").decode() for rank in range(self.size))
+            verdict = next(filter(None, said), "") if self.rank == 0 else ""
+        except RuntimeError as error:
+            raise LostNeighborError(f"node {self.rank} waited for the others to say {key!r} in vain") from error
+        return self.agree(f"{key}/verdict", verdict)
+
     def prefixed(self, epoch: int, name: str) -> Store:
         """A part of the store that belongs to one run, and to one purpose in it."""
         return PrefixStore(f"run/{epoch}/{name}", self.store)
