@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
-from decentral.config import Experiment
+from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.saving import Keeping, saving
@@ -185,7 +185,7 @@ def _largest_frame(prepared: Prepared, node: int) -> int:
     try:
         return prepared.dry_run(node).largest_frame
     except (RuntimeError, TypeError, ValueError):
-        if isinstance(prepared.method.algorithm, config.OwnCode):  # it may need numbers, which a dry run has not
+        if isinstance(prepared.method.algorithm, OwnCode):  # it may need numbers, which a dry run has not
             return 0
         raise
 

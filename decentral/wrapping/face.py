@@ -72,7 +72,7 @@ def wrap(
             these as `name` and the algorithm's options beside it.
         topology: a name of the gallery, the path of a graph file, a networkx graph on the nodes 0..size-1, or a mapping
             with one of these as `name`, and `weights` and the graph's options beside it.
-        compression: None: vectors are sent as they are.
+        compression: what neighbors are sent, such as "bf16", of an algorithm that compresses; None: all of it.
         buffers: "local": each node's running statistics stay its own; "average": `evaluate_averaged` averages them.
         synchronize: start every node with node 0's parameters and buffers; otherwise each keeps its own.
         seed: of the algorithm's own draws.

@@ -50,10 +50,10 @@ class Session:
         seed: int = 0,
     ) -> tuple[nn.Module, GossipOptimizer]:
         """See `decentral.wrap`."""
-        self._check(model, optimizer, compression, buffers)
+        self._check(model, optimizer, buffers)
         flat = FlatModel(model, optimizer)
         local = UserOptimizer(optimizer, flat)
-        method = algorithm_named(algorithm, local)
+        method = algorithm_named(algorithm, local, compression)
         graph = topology_named(topology, self.world.size)
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
@@ -84,9 +84,7 @@ class Session:
             )
         return epoch
 
-    def _check(self, model: nn.Module, optimizer: Optimizer, compression: str | None, buffers: str) -> None:
-        if compression is not None:
-            raise ConfigError(f"found compression {compression!r}; known: None (vectors are sent as they are)")
+    def _check(self, model: nn.Module, optimizer: Optimizer, buffers: str) -> None:
         if buffers not in ("local", "average"):
             raise ConfigError(f"found buffers {buffers!r}; required: 'local' or 'average'")
         if isinstance(optimizer, GossipOptimizer):

@@ -36,13 +36,16 @@ def transport_of(transport: Named | None, **shorthands: Any) -> Any:
     return _experiment(transport={**_mapping(transport or {}), **given}).transport
 
 
-def algorithm_named(algorithm: Named | type[Algorithm], local: Local) -> Algorithm:
+def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compression: str | None = None) -> Algorithm:
     """The algorithm that `wrap` is told, by name, by class, or by a mapping whose `name` is either.
+
+    Args:
+        compression: one more of its options, where it is given.
 
     Raises:
         ConfigError: unknown, unfit, or with options that it does not take; DDP, which brings its own loop.
     """
-    options = _mapping(algorithm)
+    options = _mapping(algorithm) | ({} if compression is None else {"compression": compression})
     name = options.get("name")
     with placed():
         if isinstance(name, type):
@@ -66,13 +69,15 @@ def topology_named(topology: Named | nx.Graph, nodes: int) -> Topology:
         if isinstance(graph, nx.Graph):
             section = _experiment(topology={**options, "name": "graph"}).topology
             for key in section.options:
-                raise ConfigError(f"found the option {key!r}; a graph that is given takes `weights` only")
-            return Topology.static("graph", checked_graph(graph, nodes, "the given graph"), section.weights)
+                raise ConfigError(f"found the option {key!r}; a graph that is given takes `weights` and `schedule`")
+            checked = checked_graph(graph, nodes, "the given graph")
+            return Topology.scheduled("graph", checked, section.weights, section.schedule)
         section = _experiment(topology=options).topology
         if nodes == 1:  # a ring of one has no edges, and other graphs no such size
             gallery.find(section.name, Path())
             return Topology.static(section.name, nx.empty_graph(1), "metropolis")
-        return gallery.load(section.name, section.options, nodes, section.weights, Path(), ("topology",))
+        options = section.options
+        return gallery.load(section.name, options, nodes, section.weights, Path(), ("topology",), section.schedule)
 
 
 @contextmanager

@@ -135,6 +135,7 @@ def test_the_gradients_stay_the_users(algorithm: Any) -> None:
 CHECKPOINTED: dict[str, dict[str, Any]] = {
     **METHODS,
     "dsgd every fourth round": {"name": "dsgd", "every": 4},  # of which the sixth, where it is left, is none
+    "dsgd in bfloat16": {"name": "dsgd", "compression": "bf16"},
     "a memory of its own": {"name": Drifting},
     "two gradients": {"name": TwoGradients},
 }
