@@ -23,7 +23,9 @@ def bench() -> None:
 def step(
     file: Annotated[Path | None, typer.Argument(help="Experiment; launch/bench_step.yaml unless given.")] = None,
     set_: Overrides = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", min=1, metavar="N")] = 30,
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, metavar="N", help="Turns of each method.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Steps in a turn.")] = 4,
+    rivals: Annotated[bool, typer.Option(help="Time DDP's other settings and decent-dp too.")] = True,
     out: Out = None,
     json: AsJson = False,
     netlab: Netlab = None,
@@ -52,12 +54,12 @@ def step(
             with ranks.checking(None, experiment.nodes, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
-            more = ["--repetitions", str(repetitions)]
+            more = ["--repetitions", str(repetitions), "--steps", str(steps), "--rivals" if rivals else "--no-rivals"]
             ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more, hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)
-            document = bench_step(world, experiment, repetitions)
+            document = bench_step(world, experiment, repetitions, steps, rivals)
             if world.rank == 0:
                 write_json(folder / "bench.json", document)
     if this is None or (this.rank == 0 and not ranks.started_by_us()):
@@ -70,24 +72,25 @@ def step(
 
 def _print(document: dict[str, object], folder: Path) -> None:
     from decentral.measure.comparison import Network
-    from decentral.measure.tables import link_of
+    from decentral.measure.tables import in_bytes, link_of, said
 
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
     table.add_column("one step")
-    for column in ("median", "min", "max", "over bare", "over DDP", "overhead"):
+    for column in ("median", "min", "max", "efficiency", "over DDP", "overhead", "sent"):
         table.add_column(column, justify="right")
     for row in subjects:
         table.add_row(
             str(row["name"]),
             *(f"{row[key]:.2f} ms" for key in ("median_ms", "min_ms", "max_ms")),
-            f"{row['over_bare']:.2f}x",
+            f"{row['efficiency']:.2f}",
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
             f"{row['overhead_ms']:+.2f} ms",
+            said(in_bytes, row["bytes_per_step"]),
         )
     stdout().print(
         f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
-        f"{document['repetitions']} repetitions, interleaved"
+        f"transport {document['transport']}, {document['repetitions']} turns of {document['steps']} steps, interleaved"
     )
     if document["network"] is not None:
         stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}")

@@ -1,34 +1,35 @@
-"""Time of one step, method beside method: bare computation, DDP and gossip, interleaved on the same ranks.
+"""Time of one step, method beside method: bare computation, gossip, DDP and other peers, interleaved on the same ranks.
 
-In each repetition every subject takes one step in turn, all ranks beginning together; a step's time is the slowest
-rank's, and its last communication is waited for. So a drift of the machine falls on all subjects alike.
+In each repetition every subject takes a few steps in turn, all ranks beginning together, each time in another order; a
+step's time is the slowest rank's, and the last communication is waited for. So a drift of the machine falls on all
+subjects alike, and what a method hides behind its next step is counted as hidden.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
 
 import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from decentral.algorithms.dsgd import DSGD
 from decentral.config import Experiment
+from decentral.measure.plan import bytes_per_round
 from decentral.measure.record import network, versions
+from decentral.measure.rivals import RIVALS, Step, nothing
 from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
 from decentral.training.ddp import ddp_group
+from decentral.transport.driver import all_reduce_bytes
 from decentral.transport.world import World
 
-WARMUP = 5
+WARMUP = 2
+STEPS = 4
 BARE = "bare computation"
 NEVER = 2**31
-
-Step = Callable[[int], object]
-"""Takes one step; the argument is its round."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,31 @@ class Timing:
     median_ms: float
     min_ms: float
     max_ms: float
+    efficiency: float  # the bare step's median over this one's
     over_bare: float  # median step over the bare step's
     over_ddp: float | None  # median step over DDP's
     overhead_ms: float  # what communication and its bookkeeping add to the bare step
+    bytes_per_step: float | None  # that the busiest node sends, headers included; None where an outside engine knows
 
 
-def bench_step(world: World, experiment: Experiment, repetitions: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Subject:
+    """What is timed."""
+
+    step: Step
+    finish: Callable[[], None] = nothing
+    bytes_per_step: float | None = None
+
+
+def bench_step(
+    world: World, experiment: Experiment, repetitions: int, steps: int = STEPS, rivals: bool = True
+) -> dict[str, object]:
     """Time every method of an experiment beside the bare computation, as one of the ranks.
+
+    Args:
+        repetitions: how often each subject's turn comes.
+        steps: that it takes in a turn.
+        rivals: whether to time RIVALS too, those that are installed.
 
     Returns:
         A document: the machine, the set-up and one `Timing` per subject.
@@ -53,33 +72,55 @@ def bench_step(world: World, experiment: Experiment, repetitions: int) -> dict[s
     ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
     with ExitStack() as stack:
         pace = stack.enter_context(closing(world.driver(None, _no_gradient, digest(experiment), 0)))
-        subjects = {BARE: _gossip(stack, world, _bare(ready[0]), 1, digest(experiment))}
-        for epoch, method in enumerate(ready, start=2):
-            build = _gossip if method.algorithm else _ddp
-            subjects[method.label] = build(stack, world, method, epoch, digest(experiment))
+        subjects = _subjects(stack, world, ready, digest(experiment), rivals)
         times: dict[str, list[float]] = {name: [] for name in subjects}
         for repetition in range(WARMUP + repetitions):
             turned = repetition % len(subjects)
-            for name, step in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
+            for name, subject in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
                 pace.gather({world.rank: [0.0]})
                 began = perf_counter()
-                step(repetition)
-                everyone = pace.gather({world.rank: [perf_counter() - began]})
+                for step in range(steps):
+                    subject.step(repetition * steps + step)
+                subject.finish()
+                everyone = pace.gather({world.rank: [(perf_counter() - began) / steps]})
                 times[name].append(max(seconds for (seconds,) in everyone))
     measured = {name: [1e3 * seconds for seconds in values[WARMUP:]] for name, values in times.items()}
+    sent = {name: subject.bytes_per_step for name, subject in subjects.items()}
     ddp = next((method.label for method in ready if method.algorithm is None), None)
     return {
         "nodes": experiment.nodes,
         "parameters": ready[0].task.parameters,
         "batch_size": experiment.batch_size,
         "repetitions": repetitions,
+        "steps": steps,
+        "transport": experiment.transport.name,
         "versions": versions(),
         "network": None if (lab := network()) is None else lab.model_dump(),
-        "subjects": [vars(timing) for timing in timings(measured, ddp)],
+        "subjects": [vars(timing) for timing in timings(measured, ddp, sent)],
     }
 
 
-def timings(measured: Mapping[str, list[float]], ddp: str | None) -> list[Timing]:
+def _subjects(stack: ExitStack, world: World, ready: Sequence[Prepared], run: int, rivals: bool) -> dict[str, Subject]:
+    subjects = {BARE: _gossip(stack, world, _bare(ready[0]), 1, run)}
+    for epoch, method in enumerate(ready, start=2):
+        if method.algorithm is not None:
+            subjects[method.label] = _gossip(stack, world, method, epoch, run)
+    outside = {method.label: "ddp" for method in ready if method.algorithm is None}
+    if rivals:
+        outside |= {name: name for name in RIVALS if not outside or name != "ddp"}
+    if outside:
+        stack.enter_context(ddp_group(world, 1))
+    for label, name in outside.items():
+        if not name.startswith("decent-dp") or find_spec("decent_dp") is not None:
+            step, finish = RIVALS[name](ready[0], world.rank)
+            reduced = all_reduce_bytes(ready[0].meta(), world.size)
+            subjects[label] = Subject(step, finish, reduced if name.startswith("ddp") and "fp16" not in name else None)
+    return subjects
+
+
+def timings(
+    measured: Mapping[str, list[float]], ddp: str | None, sent: Mapping[str, float | None] | None = None
+) -> list[Timing]:
     """Medians and ratios from each subject's milliseconds; BARE is among them."""
     middle = {name: median(values) for name, values in measured.items()}
     return [
@@ -88,9 +129,11 @@ def timings(measured: Mapping[str, list[float]], ddp: str | None) -> list[Timing
             median_ms=middle[name],
             min_ms=min(values),
             max_ms=max(values),
+            efficiency=middle[BARE] / middle[name],
             over_bare=middle[name] / middle[BARE],
             over_ddp=middle[name] / middle[ddp] if ddp else None,
             overhead_ms=middle[name] - middle[BARE],
+            bytes_per_step=(sent or {}).get(name),
         )
         for name, values in measured.items()
     ]
@@ -105,7 +148,7 @@ def _bare(ready: Prepared) -> Prepared:
     return replace(ready, algorithm=DSGD(local=ready.local, every=NEVER), topology=None)
 
 
-def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: int) -> Step:
+def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: int) -> Subject:
     node, objective = world.rank, ready.task.objective(world.rank)
     driver = stack.enter_context(closing(driver_of(world, ready, objective, run, epoch)))
     peer, algorithm = ready.peer(node), ready.algorithm
@@ -117,20 +160,5 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
         objective.begin_step()
         driver.advance({node: algorithm.step(state, peer)}, round)
 
-    return step
-
-
-def _ddp(stack: ExitStack, world: World, ready: Prepared, epoch: int, _run: int) -> Step:
-    batches, loss_of = ready.task.batches(world.rank), ready.task.data.loss
-    if not dist.is_initialized():
-        stack.enter_context(ddp_group(world, epoch))
-    model = DistributedDataParallel(ready.task.module())
-    optimizer = ready.local.factory(model.parameters(), **ready.local.options)
-
-    def step(_round: int) -> None:
-        inputs, targets = batches.next()
-        optimizer.zero_grad()
-        loss_of(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
+    busiest = max(range(ready.nodes), key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
+    return Subject(step, bytes_per_step=bytes_per_round(ready, busiest))

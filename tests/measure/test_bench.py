@@ -10,3 +10,4 @@ def test_ratios_are_of_medians() -> None:
     assert (found["dsgd ring"].over_bare, found["dsgd ring"].over_ddp, found["dsgd ring"].overhead_ms) == (2.5, 2, 30)
     assert (found[BARE].over_bare, found[BARE].over_ddp) == (1, 0.8)
     assert timings(measured, None)[0].over_ddp is None
+    assert found["dsgd ring"].efficiency == 0.4
