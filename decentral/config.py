@@ -236,8 +236,8 @@ class Topology(OpenSection):
 class Transport(Section):
     """How messages travel: one link per edge of the graph."""
 
-    name: Literal["auto", "gloo", "shared-memory", "mpi"] = "auto"
-    """auto: shared memory between neighbors on one host, else MPI under mpirun and gloo under any other launcher."""
+    name: Literal["auto", "gloo", "shared-memory", "mpi", "nccl"] = "auto"
+    """auto, edge by edge: NCCL between different GPUs; shared memory on one host; else MPI under mpirun, or gloo."""
     timeout_s: float = Field(30.0, gt=0, le=86_400)
     """How long a node waits for a neighbor in one exchange before it gives up (exit code 4)."""
     connect_timeout_s: float = Field(120.0, gt=0, le=86_400)
@@ -275,6 +275,8 @@ class Experiment(Section):
     """Score that counts as reached once every node's own model has it: accuracy; for regression, test loss at most."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and samples."""
+    device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$")
+    """Where each rank computes: cpu; cuda, the GPU of its local rank; cuda:N; or auto, a GPU where there is one."""
     threads: int = Field(1, ge=1, le=256)
     """Threads of torch per node; the same in train and simulate, since the last bits of a sum depend on it."""
     data: Data

@@ -13,12 +13,14 @@ def simulate(file: File, set_: Overrides = None, out: Out = None, json: AsJson =
     from decentral.measure.record import new_folder
     from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
+    from decentral.transport.gpu import own_place
 
     overrides = set_ or []
     loaded = load(file, overrides)
     experiment = loaded.experiment
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
+        own_place(experiment.device)
         ready = own_method(experiment)
         refuse_ddp(ready)
         folder = new_folder(out, experiment.name)
