@@ -105,16 +105,17 @@ class Wiring:
             return None
         own = self.engine.identity or f"node {self.node}"
         self.store.set(f"memory/{self.node}", own)
-        links = {}
+        same = [other for other in ordered if self._read(f"memory/{other}", other, deadline) == own]
+        if same and self.transport == "nccl":
+            raise MissingEnvironmentError(
+                f"transport: nccl, but nodes {self.node} and {same[0]} share the GPU {own}, which NCCL refuses; use "
+                "auto: shared memory through page-locked host buffers"
+            )
+        links: dict[int, Link] = {}
         try:
             for neighbor in ordered:
-                if self._read(f"memory/{neighbor}", neighbor, deadline) != own:
+                if neighbor not in same:
                     links[neighbor] = self._colored_link(neighbor, self.engine, deadline)
-                elif self.transport == "nccl":
-                    raise MissingEnvironmentError(
-                        f"transport: nccl, but nodes {self.node} and {neighbor} share the GPU {own}, which NCCL "
-                        "refuses; use auto: shared memory through page-locked host buffers"
-                    )
         except DecentralError:
             for link in links.values():
                 link.close()
