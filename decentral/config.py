@@ -198,6 +198,24 @@ class DSGD(Section):
     """What neighbors are sent of a model: all of it, or its values rounded to bfloat16, half the bytes."""
 
 
+class Hierarchical(Section):
+    """Groups average inside by all-reduce and gossip between each other; `topology` is the graph of the groups."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["hierarchical"]
+    group: int = Field(ge=1)
+    """Nodes of each group, such as the GPUs of a host; it must divide `nodes`."""
+    between: Literal["leaders", "ranks", "slices"] = "leaders"
+    """Who exchanges between groups: leaders; every rank with those of its place; or every rank its slice of the model.
+
+    leaders and slices send the model once per group and neighbor, ranks once per rank.
+    """
+    order: Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"] = "adapt-then-combine"
+    """Which comes first, the local step or the mixing between groups, as in dsgd."""
+    every: int = Field(1, ge=1)
+    """tau: groups mix in every tau-th round only; inside, every round averages gradients."""
+
+
 class AllReduceSGD(Section):
     """Centralized baseline: synchronous SGD on the mean gradient of all nodes."""
 
@@ -214,6 +232,7 @@ class DDP(Section):
 
 Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
+    | Annotated[Hierarchical, Tag("hierarchical")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],
@@ -223,7 +242,10 @@ Algorithm = Annotated[
 
 
 class Topology(OpenSection):
-    """Who talks to whom: a graph of the gallery or the user's own file, and the mixing weights on it."""
+    """Who talks to whom: a graph of the gallery or the user's own file, and the mixing weights on it.
+
+    Its vertices are the nodes; with algorithm hierarchical, the groups.
+    """
 
     name: str = Field(min_length=1)
     """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
@@ -236,8 +258,8 @@ class Topology(OpenSection):
 class Transport(Section):
     """How messages travel: one link per edge of the graph."""
 
-    name: Literal["auto", "gloo", "shared-memory", "mpi"] = "auto"
-    """auto: shared memory between neighbors on one host, else MPI under mpirun and gloo under any other launcher."""
+    name: Literal["auto", "gloo", "shared-memory", "mpi", "nccl"] = "auto"
+    """auto, edge by edge: NCCL between different GPUs; shared memory on one host; else MPI under mpirun, or gloo."""
     timeout_s: float = Field(30.0, gt=0, le=86_400)
     """How long a node waits for a neighbor in one exchange before it gives up (exit code 4)."""
     connect_timeout_s: float = Field(120.0, gt=0, le=86_400)
@@ -284,6 +306,8 @@ class Experiment(Section):
     """Score that counts as reached once every node's own model has it: accuracy; for regression, test loss at most."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and samples."""
+    device: str = Field("cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$")
+    """Where each rank computes: cpu; cuda, the GPU of its local rank; cuda:N; or auto, a GPU where there is one."""
     threads: int = Field(1, ge=1, le=256)
     """Threads of torch per node; the same in train and simulate, since the last bits of a sum depend on it."""
     data: Data

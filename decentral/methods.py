@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decentral.config import DSGD, Algorithm, Experiment, Method, Optimizer, Topology
+from decentral.config import DSGD, Algorithm, Experiment, Hierarchical, Method, Optimizer, Topology
 
 _ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
 
@@ -62,14 +62,17 @@ def _labels(resolved: Sequence[ResolvedMethod]) -> Iterator[str]:
 def _described(method: ResolvedMethod) -> str:
     """`dsgd awc ring tau=4`: the algorithm, what its name leaves open, and the graph."""
     words: list[str] = [method.algorithm.name]
-    if isinstance(method.algorithm, DSGD):
+    if isinstance(method.algorithm, Hierarchical):
+        words += [str(method.algorithm.group), method.algorithm.between]
+    if isinstance(method.algorithm, DSGD | Hierarchical):
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words.append(Path(method.topology.name).stem)
         if method.topology.schedule != "static":
             words.append(method.topology.schedule)
-    if isinstance(method.algorithm, DSGD):
+    if isinstance(method.algorithm, DSGD | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
+    if isinstance(method.algorithm, DSGD):
         words += [method.algorithm.compression] if method.algorithm.compression != "none" else []
     return " ".join(filter(None, words))
 

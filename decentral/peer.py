@@ -105,9 +105,13 @@ class Poll(Effect[Mapping[int, Arrival]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllReduce(Effect[Tensor]):
-    """The mean of `x` over all nodes: the centralized baselines, never the decentralized methods."""
+    """The mean of `x` over all nodes: the centralized baselines, never the decentralized methods.
+
+    Over some nodes, `among`, it is the inside of a group: each of them asks for it, and names the same.
+    """
 
     x: Tensor  # (d,)
+    among: tuple[int, ...] | None = None  # ascending; None for all
 
 
 class Block(NamedTuple):
@@ -168,9 +172,9 @@ class Peer:
     async def collect(self, ticket: Ticket) -> Mapping[int, Payload]:
         return await Collect(ticket)
 
-    async def all_reduce(self, x: Tensor) -> Tensor:
-        """The mean of `x: (d,)` over all nodes, for centralized baselines."""
-        return await AllReduce(x)
+    async def all_reduce(self, x: Tensor, among: tuple[int, ...] | None = None) -> Tensor:
+        """The mean of `x: (d,)` over all nodes, for centralized baselines; or among the nodes of my group."""
+        return await AllReduce(x, among)
 
     async def mix(self, x: Tensor, turn: int | None = None) -> Tensor:
         """One gossip step: `sum_j w_ij x_j`, as a new tensor `(d,)`."""

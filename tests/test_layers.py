@@ -37,7 +37,12 @@ LAYERS = {
 }
 ORDER = list(LAYERS)
 FORBIDDEN_ACROSS = ("decentral.transport", "decentral.algorithms")  # one layer, and neither knows the other
-MAY_IMPORT_DISTRIBUTED = ("decentral.transport", "decentral.training.ddp", "decentral.measure.bench")
+MAY_IMPORT_DISTRIBUTED = (
+    "decentral.transport",
+    "decentral.training.ddp",
+    "decentral.measure.bench",
+    "decentral.measure.rivals",
+)
 MAY_EXECUTE_USER_FILES = ("decentral.topology.gallery",)
 UNNAMED_CONCEPTS = {"util", "utils", "helper", "helpers", "common", "misc", "base", "core"}
 

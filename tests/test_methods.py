@@ -6,6 +6,13 @@ from decentral.config import Experiment
 from decentral.methods import methods
 
 AWC = {"name": "dsgd", "order": "adapt-while-communicate"}
+HIERARCHICAL = {
+    "name": "hierarchical",
+    "group": 4,
+    "between": "slices",
+    "order": "adapt-while-communicate",
+    "every": 2,
+}
 CTA = {"name": "dsgd", "order": "combine-then-adapt", "every": 4}
 
 
@@ -49,6 +56,7 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"algorithm": "dsgd"}, {"topology": "ring"}], ["dsgd ring", "dsgd ring 2", "dsgd ring 3"]),
         ([{"label": "dsgd ring", "topology": "torus"}], ["dsgd ring 2", "dsgd ring"]),
         ([{"algorithm": "ddp", "topology": "torus"}], ["dsgd ring", "ddp"]),
+        ([{"algorithm": HIERARCHICAL}], ["dsgd ring", "hierarchical 4 slices awc ring tau=2"]),
     ],
 )
 def test_labels_say_what_sets_methods_apart(compare: list[object], expected: list[str]) -> None:

@@ -3,8 +3,10 @@
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.hierarchical import Hierarchical
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
+    "hierarchical": Hierarchical,
     "allreduce": AllReduceSGD,
 }

@@ -54,9 +54,7 @@ def plan(ready: "Prepared") -> dict[str, Any]:
     busiest = max(nodes, key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
     return {
         "name": ready.label,
-        "topology": None
-        if ready.topology is None
-        else {"name": ready.topology.name} | analyze(ready.topology).as_dict(),
+        "topology": None if ready.graph is None else {"name": ready.graph.name} | analyze(ready.graph).as_dict(),
         "bytes_per_round_busiest_node": bytes_per_round(ready, busiest),
         "memory_bytes_busiest_node": memory_bytes(ready, busiest),
     }
@@ -77,12 +75,12 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
     drawn = set()
     for method in ready:
         name = topology_key(method.method)
-        if method.topology is None or name in drawn:
+        if method.graph is None or name in drawn:
             continue
         drawn.add(name)
         out.print(f"\n{name}", markup=False)
-        out.print(draw(method.topology, *PICTURE), markup=False)
-        for line in analysis_lines(analyze(method.topology)):
+        out.print(draw(method.graph, *PICTURE), markup=False)
+        for line in analysis_lines(analyze(method.graph)):
             out.print(line)
     table = Table(box=None, header_style="bold")
     for column, side in (("method", "left"), ("sent per round", "right"), ("memory", "right")):

@@ -18,6 +18,7 @@ from decentral.cli.console import STARTED_BY, complain, print_json
 from decentral.cli.netlab import Lab, here
 from decentral.config import Experiment
 from decentral.errors import ConfigError, PreemptedError
+from decentral.transport.gpu import own_place, placed
 from decentral.transport.launcher import Launched
 from decentral.transport.world import World
 
@@ -74,6 +75,7 @@ def start(
     """
     from decentral.transport.launch import start_ranks
 
+    own_place(experiment.device)  # a GPU that is missing is told once, not by every rank
     arguments = [*verb, str(file), *_options(overrides), *more, "--out", str(folder)]
     environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
     start_here = partial(start_ranks, experiment.nodes) if lab is None else lab.start
@@ -111,7 +113,10 @@ def join(launched: Launched, experiment: Experiment, digest: int) -> World:
     if started_by_us() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     torch.set_num_threads(experiment.threads)
-    return World.join(launched, experiment.transport, experiment.nodes, digest)
+    place = placed(experiment.device, launched.local_rank)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    return World.join(launched, experiment.transport, experiment.nodes, digest, place)
 
 
 def agreed_folder(world: World, out: Path | None, name: str) -> Path:

@@ -21,12 +21,14 @@ def simulate(
     from decentral.measure.resume import chosen
     from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
+    from decentral.transport.gpu import own_place
 
     overrides = set_ or []
     loaded = load(file, overrides)
     experiment = loaded.experiment
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
+        own_place(experiment.device)
         ready = own_method(experiment)
         refuse_ddp(ready)
         origin = ranks.origin(resume, from_, out)

@@ -32,7 +32,8 @@ class Evaluator:
     """
 
     def __init__(self, task: Task, driver: Driver, modules: Mapping[int, nn.Module], observe: Observe) -> None:
-        self._data, self._driver, self._modules, self._observe = task.data, driver, modules, observe
+        self._data = task.data.tested_on(task.device)
+        self._driver, self._modules, self._observe = driver, modules, observe
         self._probe = Objective(task.module(), task.data.loss, task.batches(driver.hosted[0]))
 
     def __call__(self, round: int, seconds: float, models: Mapping[int, Tensor], losses: Mapping[int, Tensor]) -> None:

@@ -137,7 +137,7 @@ class Metrics:
 
 def save_model(folder: Path, node: int, module: nn.Module) -> Path:
     """Write a node's final model: every parameter and buffer under its own name, as safetensors."""
-    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     path = models / f"node-{node}.safetensors"

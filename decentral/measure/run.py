@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
-from decentral.config import Experiment, OwnCode
+from decentral.config import Experiment, Hierarchical, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.saving import Keeping, saving
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.topology import gallery
+from decentral.topology.groups import members
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import algorithm_of
@@ -42,10 +43,16 @@ class Prepared:
     method: ResolvedMethod
     task: Task
     local: LocalOptimizer
-    topology: Topology | None  # None for a centralized method
+    topology: Topology | None  # of the nodes; None for a centralized method
     algorithm: Algorithm | None  # None for DDP, which brings its own loop
     pace: Pace
     nodes: int
+    groups: Topology | None = None  # the graph of groups, of a hierarchical method
+
+    @property
+    def graph(self) -> Topology | None:
+        """What is drawn and analyzed: the graph of the experiment, whose vertices are nodes or groups."""
+        return self.groups or self.topology
 
     @property
     def label(self) -> str:
@@ -85,21 +92,31 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
         MissingEnvironmentError: a package is missing.
     """
     local = local_optimizer(method.optimizer)
-    topology = None
-    if not method.algorithm.centralized:
-        section = method.topology
-        topology = gallery.load(
-            section.name,
-            section.options,
-            experiment.nodes,
-            section.weights,
-            experiment.folder,
-            section.path,
-            section.schedule,
-        )
+    groups, topology = _graphs(experiment, method)
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
-    return Prepared(method, shared or task(experiment, seed), local, topology, algorithm, pace, experiment.nodes)
+    shared = shared or task(experiment, seed)
+    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups)
+
+
+def _graphs(experiment: Experiment, method: ResolvedMethod) -> tuple[Topology | None, Topology | None]:
+    """The graph of groups and the graph of nodes, where a method has them."""
+    algorithm, section = method.algorithm, method.topology
+    if algorithm.centralized:
+        return None, None
+    size = algorithm.group if isinstance(algorithm, Hierarchical) else 1
+    if experiment.nodes % size:
+        raise ConfigError(
+            f"nodes: {experiment.nodes} do not fall into groups of {size}; group must divide nodes",
+            (*algorithm.path, "group"),
+        )
+    vertices = experiment.nodes // size
+    graph = gallery.load(
+        section.name, section.options, vertices, section.weights, experiment.folder, section.path, section.schedule
+    )
+    if not isinstance(algorithm, Hierarchical):
+        return None, graph
+    return graph, members(graph, size, linked=1 if algorithm.between == "leaders" else size)
 
 
 def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:

@@ -160,7 +160,7 @@ def recorded(
 
     def observe(row: Evaluation) -> None:
         if row.round == 0:
-            describe_run(place, experiment, ready.method, ready.task.seed, ready.topology)
+            describe_run(place, experiment, ready.method, ready.task.seed, ready.graph)
         metrics(row)
         progress(f"{ready.label} seed {ready.task.seed}", row)
 
@@ -189,7 +189,7 @@ def written(
         return [run for method in rivals for run in results[method.label]]
 
     allreduce, ddp = runs_of("allreduce"), runs_of("ddp")
-    graphs = {topology_key(method.method): method.topology for method in ready if method.topology is not None}
+    graphs = {topology_key(method.method): method.graph for method in ready if method.graph is not None}
     first = ready[0].task
     document = Comparison(
         experiment=experiment.name,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
+from decentral.config import Hierarchical
 from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread
 from decentral.methods import ResolvedMethod
 
@@ -88,11 +89,14 @@ def method_result(method: ResolvedMethod, runs: Sequence[SeedResult]) -> MethodR
 
 
 def topology_key(method: ResolvedMethod) -> str:
-    """What tells a method's graph from others: its name, options, weights and schedule."""
+    """What tells a method's graph from others: its name, options, weights and schedule, and whether of groups."""
     section = method.topology
     words = [section.name, *(f"{key}={value}" for key, value in sorted(section.options.items()))]
     words += [section.weights] if section.weights != "metropolis" else []
-    return " ".join([*words, section.schedule] if section.schedule != "static" else words)
+    words += [section.schedule] if section.schedule != "static" else []
+    if isinstance(method.algorithm, Hierarchical):
+        words.append(f"of groups of {method.algorithm.group}")
+    return " ".join(words)
 
 
 def _spread(values: Sequence[float | None], name: str) -> Spread:

@@ -63,6 +63,12 @@ class Data:
         """Features that the model's last layer must have."""
         return self.classes if self.classes is not None else prod(self.train_targets.shape[1:])
 
+    def tested_on(self, device: torch.device) -> "Data":
+        """The same, with test samples and optimum on a device; training samples stay in main memory."""
+        optimum = None if self.optimum is None else self.optimum.to(device)
+        inputs, targets = self.test_inputs.to(device), self.test_targets.to(device)
+        return replace(self, test_inputs=inputs, test_targets=targets, optimum=optimum)
+
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one input."""

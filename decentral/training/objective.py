@@ -76,7 +76,7 @@ class Objective:
         for parameter, block in zip(self._parameters, self.layout, strict=True):
             parameter.grad = block.of(gradient)
         # Dropout and the like draw from torch's one generator: what it gives may depend on this node and batch alone.
-        torch.default_generator.manual_seed(self._noise + self.batches.taken)
+        _seed_forward(self._noise + self.batches.taken, at.device)
         inputs, targets = self.batches.next()
         try:
             loss = self._loss(module(inputs), targets)
@@ -95,3 +95,10 @@ class Objective:
             self._gradients.append(torch.empty_like(at))
         self._asked += 1
         return self._gradients[self._asked - 1]
+
+
+def _seed_forward(seed: int, device: torch.device) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":  # a GPU has a generator of its own
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

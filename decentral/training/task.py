@@ -14,6 +14,7 @@ from decentral.peer import Layout
 from decentral.training import data, models, partition
 from decentral.training.batches import Batches
 from decentral.training.objective import Objective, flat, layout_of
+from decentral.transport.gpu import own_place
 from decentral.user_code import blame
 
 
@@ -26,6 +27,16 @@ class Task:
     initial: nn.Module  # never trained itself; nodes get copies
     batch_size: int
     seed: int
+    asked: str = "cpu"  # the experiment's `device`
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this process's nodes compute.
+
+        Raises:
+            MissingEnvironmentError: there is no such device.
+        """
+        return own_place(self.asked)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -37,17 +48,17 @@ class Task:
 
     def module(self) -> nn.Module:
         """A node's own module, at the common starting point."""
-        return deepcopy(self.initial)
+        return deepcopy(self.initial).to(self.device)
 
     def start(self) -> Tensor:
         """A flat copy `(d,)` of the common starting point."""
-        return flat(self.initial)
+        return flat(self.initial).to(self.device)
 
     def batches(self, node: int) -> Batches:
         """A node's minibatches, from the first one on."""
         held = self.shards[node]
         inputs, targets = self.data.train_inputs[held], self.data.train_targets[held]
-        return Batches(inputs, targets, self.batch_size, self.seed, node)
+        return Batches(inputs.to(self.device), targets.to(self.device), self.batch_size, self.seed, node)
 
     def objective(self, node: int) -> Objective:
         """A node's objective."""
@@ -85,7 +96,7 @@ def task(experiment: Experiment, seed: int) -> Task:
     _try(module, loaded, experiment)
     if loaded.classes is not None and experiment.target is not None and not 0 <= experiment.target <= 1:
         raise ConfigError(f"found {experiment.target:g}; required: an accuracy from 0 to 1, such as 0.95", ("target",))
-    return Task(loaded, shards, module, experiment.batch_size, seed)
+    return Task(loaded, shards, module, experiment.batch_size, seed, experiment.device)
 
 
 def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:

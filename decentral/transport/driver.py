@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from decentral.peer import Effect, LossAndGradient, Payload
+from decentral.peer import AllReduce, Effect, LossAndGradient, Payload
 
 Step = Coroutine[Any, Any, Tensor]
 """A node's step under way; its result is the minibatch loss `()`."""
@@ -61,6 +61,13 @@ class Driver(ABC):
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         """Run one step of each hosted node to its end; returns each one's loss `()`."""
 
+    def settle(self) -> None:  # noqa: B027  most drivers leave nothing under way
+        """Wait until all that was begun on a GPU has ended there; before a clock stops or a value is read.
+
+        Raises:
+            LostNeighborError: a neighbor did not come in time, so that it never will.
+        """
+
     @abstractmethod
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
         """The mean over all nodes of one vector `(d,)` each, the hosted ones given."""
@@ -81,6 +88,21 @@ class Driver(ABC):
 def all_reduce_bytes(x: Tensor, nodes: int) -> int:
     """Bytes that each node sends in a ring all-reduce of `x`: 2 (n-1)/n of its size (the engine's own may differ)."""
     return round(2 * (nodes - 1) / nodes * x.nbytes)
+
+
+def members(asked: AllReduce, node: int, nodes: int) -> tuple[int, ...]:
+    """The nodes whose mean a node asked for.
+
+    Raises:
+        ValueError: it is not one of them, or they are not nodes in ascending order.
+    """
+    if asked.among is None:
+        return tuple(range(nodes))
+    if node not in asked.among or [*asked.among] != sorted({*asked.among} & {*range(nodes)}):
+        raise ValueError(
+            f"node {node} asked for the mean among {asked.among}; required: ascending nodes below {nodes}, and itself"
+        )
+    return asked.among
 
 
 def versions(payload: Payload) -> tuple[int, ...]:

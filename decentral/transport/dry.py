@@ -38,8 +38,8 @@ class DryNode:
                     answer = self._post(payload, neighbors)
                 case Collect(ticket=ticket):
                     answer = self._collect(ticket)
-                case AllReduce(x=x):
-                    answer = self._all_reduced(x)
+                case AllReduce():
+                    answer = self._all_reduced(asked)
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
 
@@ -56,6 +56,7 @@ class DryNode:
         payload, neighbors = self._posted[ticket]
         return dict.fromkeys(neighbors, payload)
 
-    def _all_reduced(self, x: Tensor) -> Tensor:
-        self.bytes_sent += all_reduce_bytes(x, self._nodes)
-        return x
+    def _all_reduced(self, asked: AllReduce) -> Tensor:
+        together = self._nodes if asked.among is None else len(asked.among)
+        self.bytes_sent += all_reduce_bytes(asked.x, together)
+        return asked.x

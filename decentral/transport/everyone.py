@@ -1,4 +1,7 @@
-"""All ranks together: for all-reduce baselines and for measurement between rounds, never for a decentralized method."""
+"""All ranks together, or some: for all-reduce baselines, for measurement between rounds, and for the inside of groups.
+
+Decentralized methods never bring all ranks together.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,33 +16,42 @@ from decentral.transport.gloo import told
 from decentral.transport.links import BrokenLinkError
 
 
-class Everyone(ABC):
-    """Operations that all ranks perform, each in the same order.
+class Circle(ABC):
+    """Some ranks that add up vectors, each taking part in the same order.
 
-    All raise BrokenLinkError where another rank has gone or did not come within `timeout_s` seconds.
+    All operations raise BrokenLinkError where another rank has gone or did not come within `timeout_s` seconds.
     """
 
     name: str
+    place: str = "cpu"
+    """The type of device whose memory it adds up."""
 
     @abstractmethod
     def add_up(self, x: Tensor, timeout_s: float) -> None:
-        """`x: (d,)` <- the sum over all ranks, in place; in which order is the engine's affair."""
+        """`x: (d,)` <- the sum over these ranks, in place; in which order is the engine's affair."""
 
-    @abstractmethod
-    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
-        """Every rank's `(k,)` numbers, in order of ranks."""
-
-    @abstractmethod
-    def broadcast(self, x: Tensor, timeout_s: float) -> None:
-        """`x` <- rank 0's, in place."""
+    def settle(self, timeout_s: float) -> None:  # noqa: B027  most engines leave nothing under way
+        """Wait until all sums are there, where they are made behind the host."""
 
     @abstractmethod
     def close(self) -> None:
         """Give the connections back."""
 
 
+class Everyone(Circle):
+    """A circle that measures and starts a run, too."""
+
+    @abstractmethod
+    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
+        """Each of these ranks' `(k,)` numbers, in order of ranks."""
+
+    @abstractmethod
+    def broadcast(self, x: Tensor, timeout_s: float) -> None:
+        """`x` <- that of the first of these ranks, in place."""
+
+
 class GlooEveryone(Everyone):
-    """One gloo group of all ranks, made when it is first needed: it connects every rank to every other.
+    """One gloo group of these ranks, made when it is first needed: it connects every rank to every other.
 
     Args:
         make: makes the process group.

@@ -10,6 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from decentral.peer import Payload
+from decentral.transport.frames import HEADER_BYTES, Stamp, check_header, fill
+
 NO_ANSWER = "no answer"
 CLOSED = "connection closed"
 
@@ -42,6 +45,22 @@ class Link(ABC):
             BrokenLinkError: the neighbor is gone.
         """
 
+    def check(self, frame: Tensor, expected: Stamp) -> None:
+        """Compare the header of a frame that came in with what is waited for; some links do so later.
+
+        Raises:
+            FrameError: this frame, or one that came before it, is another.
+        """
+        check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
+
+    def settle(self, timeout_s: float) -> None:  # noqa: B027  most links leave nothing under way
+        """Wait until all pairs that were waited for are through and checked, where that goes on behind the host.
+
+        Raises:
+            BrokenLinkError: they were not, within `timeout_s` seconds.
+            FrameError: one of the frames is another than was waited for.
+        """
+
     @abstractmethod
     def release(self, frame: Tensor) -> None:
         """Take back a frame that came in: nobody reads it any more."""
@@ -60,7 +79,14 @@ class Outbox:
     def take(self, size: int) -> Tensor:
         """A frame of `size` bytes, uint8, of any content."""
         free = self._free.get(size)
-        return free.pop() if free else torch.zeros(size, dtype=torch.uint8)
+        return free.pop() if free else self._allocated(size)
+
+    def _allocated(self, size: int) -> Tensor:
+        return torch.zeros(size, dtype=torch.uint8)
+
+    def fill(self, frame: Tensor, stamp: Stamp, payload: Payload) -> None:
+        """Write header and payload into a frame."""
+        fill(frame, stamp, payload)
 
     def give_back(self, frame: Tensor) -> None:
         """The node has sent a frame to whom it would."""

@@ -20,6 +20,7 @@ from decentral.transport.driver import (
     Step,
     all_reduce_bytes,
     check_untouched,
+    members,
     proceed,
     versions,
 )
@@ -98,12 +99,9 @@ class LockstepDriver(Driver):
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
-        if waiting and len(waiting) == len(self.hosted):
-            reduced = [effect.x for effect in waiting.values() if isinstance(effect, AllReduce)]
-            if len(reduced) == len(waiting):
-                return self._all_reduced(reduced)
         answers = {node: self._answer(node, waiting[node]) for node in sorted(waiting)}
-        return {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
+        answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
+        return answered | self._all_reduced(waiting)
 
     def _answer(self, node: int, asked: Effect[Any]) -> object:
         match asked:
@@ -146,13 +144,25 @@ class LockstepDriver(Driver):
     def _missing(self, node: int, posted: _Posted) -> list[int]:
         return [neighbor for neighbor in posted.neighbors if (neighbor, node, posted.place) not in self._mail]
 
-    def _all_reduced(self, vectors: list[Tensor]) -> dict[int, object]:
-        mean = _mean(vectors)
-        for node in self.hosted:
-            self.bytes_sent[node] += all_reduce_bytes(mean, len(self.hosted))
-        copies = {node: mean.clone() for node in self.hosted}
+    def _all_reduced(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
+        """The means among nodes of whom all have asked."""
+        asked: dict[tuple[int, ...], dict[int, Tensor]] = {}
+        for node, effect in sorted(waiting.items()):
+            if isinstance(effect, AllReduce):
+                asked.setdefault(members(effect, node, len(self.hosted)), {})[node] = effect.x
+        answers: dict[int, object] = {}
+        for together, vectors in asked.items():
+            if len(vectors) == len(together):
+                answers |= self._mean_among(vectors)
+        return answers
+
+    def _mean_among(self, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        mean = _mean([*vectors.values()])
+        for node in vectors:
+            self.bytes_sent[node] += all_reduce_bytes(mean, len(vectors))
+        copies = {node: mean.clone() for node in vectors}
         self._lend(*copies.values())
-        return dict(copies)
+        return copies
 
     def _lend(self, *answered: Tensor) -> None:
         if self._poison:

@@ -149,6 +149,10 @@ class Office:
         """The class of MPI's exceptions."""
         return self._mpi.Exception
 
+    def among(self, ranks: Sequence[int]) -> Any:
+        """A communicator of some ranks; only they take part in making it."""
+        return self.comm.Create_group(self.comm.group.Incl(ranks))
+
     def overlap(self, change: int) -> None:
         """One more, or one less, exchange that goes on behind computation."""
         with self._changed:
@@ -259,19 +263,26 @@ class MPILink(Link):
 
 
 class MPIEveryone(Everyone):
-    """All ranks together by MPI's nonblocking collectives."""
+    """All ranks, or some, together by MPI's nonblocking collectives.
+
+    Args:
+        office: this process's.
+        among: ascending ranks, which all make this at about the same time; None for all.
+    """
 
     name = "MPI"
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, among: Sequence[int] | None = None) -> None:
         self._office = office
+        self._own = None if among is None else office.among(among)
+        self._comm = self._own or office.comm
 
     def add_up(self, x: Tensor, timeout_s: float) -> None:
-        self._perform(partial(self._office.comm.Iallreduce, mpi().IN_PLACE, x.numpy()), timeout_s)
+        self._perform(partial(self._comm.Iallreduce, mpi().IN_PLACE, x.numpy()), timeout_s)
 
     def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
-        everyone = torch.empty((self._office.comm.size, *own.shape), dtype=own.dtype)
-        self._perform(partial(self._office.comm.Iallgather, own.numpy(), everyone.numpy()), timeout_s)
+        everyone = torch.empty((self._comm.size, *own.shape), dtype=own.dtype)
+        self._perform(partial(self._comm.Iallgather, own.numpy(), everyone.numpy()), timeout_s)
         return list(everyone)
 
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
@@ -285,4 +296,8 @@ class MPIEveryone(Everyone):
         self._office.wait([request], timeout_s)
 
     def close(self) -> None:
-        """Nothing of its own."""
+        """Nothing of its own, but for some ranks their communicator."""
+        if self._own is not None:
+            with suppress(self._office.errors()):
+                self._own.Free()
+            self._own = None

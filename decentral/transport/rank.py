@@ -1,6 +1,6 @@
 """The rank driver: one node in one real process, its effects performed over links to its neighbors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -18,21 +18,21 @@ from decentral.transport.driver import (
     Step,
     all_reduce_bytes,
     check_untouched,
+    members,
     proceed,
     versions,
 )
-from decentral.transport.everyone import Everyone
+from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.frames import (
     HEADER_BYTES,
     FrameError,
     Stamp,
-    check_header,
-    fill,
     payload_bytes,
     payload_views,
     signature,
 )
-from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link
+from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, Outbox
+from decentral.transport.staging import Staging
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
@@ -43,8 +43,8 @@ class _Posted:
     payload: Payload
     versions: tuple[int, ...]
     stamp: Stamp
-    outgoing: Tensor
-    incoming: dict[int, Finish]  # by neighbor, what waits for its frame
+    outgoing: list[tuple[Outbox, Tensor]]  # the same frame in each kind of memory that links send from
+    incoming: dict[int, Finish | None]  # by neighbor, what waits for its frame, once it is begun
 
 
 class RankDriver(Driver):
@@ -59,6 +59,7 @@ class RankDriver(Driver):
         run: 64-bit digest of the experiment; both ends of a link must have the same.
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
+        circle: the ranks of some nodes together, made when they first need it; all of them unless given.
     """
 
     def __init__(
@@ -71,13 +72,17 @@ class RankDriver(Driver):
         run: int,
         epoch: int,
         timeout_s: float,
+        circle: Callable[[tuple[int, ...]], Circle] | None = None,
     ) -> None:
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
         self._wires, self._links = wires, wires.links
         self._gradient = gradient
-        self._everyone = everyone
+        self._everyone, self._all = everyone, tuple(range(nodes))
+        self._circle = circle or (lambda _: everyone)
+        self._circles: dict[tuple[int, ...], Circle] = {}
+        self._staging = Staging()
         self._sums: list[Tensor] = []  # one for each AllReduce of a round
         self._reduced = 0  # in this round
         self._run, self._epoch = run, epoch
@@ -86,7 +91,7 @@ class RankDriver(Driver):
         self._sequence = 0  # exchanges begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
-        self._sent: list[Tensor] = []  # frames of this round's exchanges that are through
+        self._sent: list[tuple[Outbox, Tensor]] = []  # frames of this round's exchanges that are through
         self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
@@ -109,8 +114,8 @@ class RankDriver(Driver):
         """Reuse the memory of what the round's step was lent."""
         for link, frame in self._lent:
             link.release(frame)
-        for frame in self._sent:
-            self._wires.outbox.give_back(frame)
+        for outbox, frame in self._sent:
+            outbox.give_back(frame)
         self._lent.clear()
         self._sent.clear()
 
@@ -125,9 +130,8 @@ class RankDriver(Driver):
                 return self._post(payload, neighbors, overlapped=True)
             case Collect(ticket=ticket):
                 return self._collect(ticket, "Collect")
-            case AllReduce(x=x):
-                self.bytes_sent[self._node] += all_reduce_bytes(x, self._nodes)
-                return self._mean(x, "AllReduce", out=self._next_sum(x))
+            case AllReduce():
+                return self._reduce(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
@@ -135,17 +139,26 @@ class RankDriver(Driver):
         self._tickets += 1
         ticket = Ticket(self._tickets)
         stamp = self._stamp(payload)
-        outgoing = self._wires.outbox.take(HEADER_BYTES + stamp.payload_bytes)
-        fill(outgoing, stamp, payload)
-        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, outgoing, {})
-        for neighbor in neighbors:
-            try:
-                posted.incoming[neighbor] = self._links[neighbor].start(outgoing, overlapped)
-            except BrokenLinkError as error:
-                raise self._lost(neighbor, "Post", outgoing.numel(), 0.0, str(error)) from error
-        self.bytes_sent[self._node] += len(neighbors) * outgoing.numel()
+        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, [], dict.fromkeys(neighbors))
+        for bundle in self._wires.bundles:
+            # In the order of the bundle's links, which some of them depend on.
+            if meant := [neighbor for neighbor in bundle.links if neighbor in posted.incoming]:
+                self._send(meant, bundle.outbox, posted, overlapped)
+        self.bytes_sent[self._node] += len(neighbors) * (HEADER_BYTES + stamp.payload_bytes)
         self._sequence += 1
         return ticket
+
+    def _send(self, neighbors: Sequence[int], outbox: Outbox, posted: _Posted, overlapped: bool) -> None:
+        frame = outbox.take(HEADER_BYTES + posted.stamp.payload_bytes)
+        posted.outgoing.append((outbox, frame))
+        self._staging.prepare(frame, posted.payload)
+        outbox.fill(frame, posted.stamp, posted.payload)
+        for neighbor in neighbors:
+            began = monotonic()
+            try:
+                posted.incoming[neighbor] = self._links[neighbor].start(frame, overlapped)
+            except BrokenLinkError as error:
+                raise self._lost(neighbor, "Post", frame.numel(), monotonic() - began, str(error)) from error
 
     def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
         posted = self._posted[ticket]  # kept if a neighbor is lost: the others' frames may still be on their way
@@ -153,27 +166,46 @@ class RankDriver(Driver):
         received = {}
         for neighbor in posted.incoming:
             frame = self._arrived(neighbor, posted, kind, deadline)
-            received[neighbor] = payload_views(frame, posted.payload)
+            self._staging.prepare(frame, posted.payload)
+            received[neighbor] = self._staging.landed(payload_views(frame, posted.payload), posted.payload)
         check_untouched(posted.payload, posted.versions, self._node)
         del self._posted[ticket]
-        self._sent.append(posted.outgoing)
+        self._sent += posted.outgoing
         return received
 
     def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
-        size, expected = posted.outgoing.numel(), posted.stamp._replace(sender=neighbor)
+        size, expected = HEADER_BYTES + posted.stamp.payload_bytes, posted.stamp._replace(sender=neighbor)
+        finish, link = posted.incoming[neighbor], self._links[neighbor]
+        assert finish is not None
         try:
-            frame = posted.incoming[neighbor](deadline - monotonic())
-            self._lent.append((self._links[neighbor], frame))
-            check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
+            frame = finish(deadline - monotonic())
+            self._lent.append((link, frame))
+            link.check(frame, expected)
         except BrokenLinkError as error:
             waited_s = self._timeout_s - (deadline - monotonic())
             raise self._lost(neighbor, kind, size, waited_s, str(error)) from error
         except FrameError as error:
-            raise LostNeighborError(
-                f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
-                "start every node with the same experiment"
-            ) from error
+            raise self._refused(neighbor, error) from error
         return frame
+
+    def _refused(self, neighbor: int, error: FrameError) -> LostNeighborError:
+        return LostNeighborError(
+            f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
+            "start every node with the same experiment"
+        )
+
+    def settle(self) -> None:
+        deadline = monotonic() + self._timeout_s
+        for neighbor, link in self._links.items():
+            try:
+                link.settle(deadline - monotonic())
+            except BrokenLinkError as error:
+                waited_s = self._timeout_s - (deadline - monotonic())
+                raise self._lost(neighbor, "evaluation", 0, waited_s, str(error)) from error
+            except FrameError as error:
+                raise self._refused(neighbor, error) from error
+        for together, circle in self._circles.items():
+            self._together("evaluation", 0, circle.settle, circle, together)
 
     def _lost(self, neighbor: int, kind: str, nbytes: int, waited_s: float, how: str) -> LostNeighborError:
         message = f"({kind}, {_human_bytes(nbytes)}, {self._links[neighbor].name})"
@@ -186,45 +218,72 @@ class RankDriver(Driver):
         nbytes = payload_bytes(payload)
         return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
 
-    def _next_sum(self, x: Tensor) -> Tensor:
+    def _reduce(self, asked: AllReduce) -> Tensor:
+        together = members(asked, self._node, self._nodes)
+        if together not in self._circles:
+            self._circles[together] = self._circle(together)
+        circle, out = self._circles[together], self._next_sum(asked.x, self._circles[together])
+        self.bytes_sent[self._node] += all_reduce_bytes(asked.x, len(together))
+        return self._mean(asked.x, "AllReduce", out, circle, together)
+
+    def _next_sum(self, x: Tensor, circle: Circle) -> Tensor:
         if self._reduced == len(self._sums):
-            self._sums.append(torch.empty_like(x))
+            self._sums.append(torch.empty_like(x, device=_memory(x, circle)))
         self._reduced += 1
         return self._sums[self._reduced - 1]
 
-    def _mean(self, x: Tensor, kind: str, out: Tensor) -> Tensor:
+    def _mean(self, x: Tensor, kind: str, out: Tensor, circle: Circle, together: tuple[int, ...]) -> Tensor:
         out.copy_(x)
-        self._together(kind, x.nbytes, partial(self._everyone.add_up, out))
-        return out.div_(self._nodes)
+        self._together(kind, x.nbytes, partial(circle.add_up, out), circle, together)
+        return out.div_(len(together)).to(x.device)
 
-    def _together(self, kind: str, nbytes: int, perform: Callable[[float], T], patience_s: float = 0.0) -> T:
-        """Perform one operation of all ranks within the timeout."""
+    def _together(
+        self, kind: str, nbytes: int, perform: Callable[[float], T], circle: Circle, together: tuple[int, ...]
+    ) -> T:
+        """Perform one operation of some ranks, or all, within the timeout."""
         began = monotonic()
         try:
-            return perform(self._timeout_s + patience_s)
+            return perform(self._timeout_s)
         except BrokenLinkError as error:
+            whom = "all nodes" if len(together) == self._nodes else f"nodes {', '.join(map(str, together))}"
             raise LostNeighborError(
-                f"node {self._node} waited {monotonic() - began:.1f} s for all nodes in round {self._round}: {error} "
-                f"({kind}, {_human_bytes(nbytes)}, {self._everyone.name})"
+                f"node {self._node} waited {monotonic() - began:.1f} s for {whom} in round {self._round}: {error} "
+                f"({kind}, {_human_bytes(nbytes)}, {circle.name})"
             ) from error
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
         own = vectors[self._node]
-        return self._mean(own, "evaluation", out=torch.empty_like(own))
+        out = torch.empty_like(own, device=_memory(own, self._everyone))
+        return self._mean(own, "evaluation", out, self._everyone, self._all)
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
-        gathered = self._together("evaluation", own.nbytes, partial(self._everyone.gather, own), patience_s)
+
+        def perform(timeout_s: float) -> list[Tensor]:
+            return self._everyone.gather(own, timeout_s + patience_s)
+
+        gathered = self._together("evaluation", own.nbytes, perform, self._everyone, self._all)
         return [numbers.tolist() for numbers in gathered]
 
     def broadcast(self, x: Tensor, patience_s: float = 0.0) -> None:
         """Overwrite `x` with node 0's: for the start of a run."""
-        self._together("start", x.nbytes, partial(self._everyone.broadcast, x), patience_s)
+
+        def perform(timeout_s: float) -> None:
+            self._everyone.broadcast(x, timeout_s + patience_s)
+
+        self._together("start", x.nbytes, perform, self._everyone, self._all)
 
     def close(self) -> None:
+        self._staging.close()
         self._wires.close()
         self._posted.clear()
-        self._everyone.close()
+        for circle in [*self._circles.values(), self._everyone]:
+            circle.close()
+
+
+def _memory(x: Tensor, circle: Circle) -> torch.device | str:
+    """Where a circle adds up what is at `x`."""
+    return x.device if x.device.type == circle.place else circle.place
 
 
 def _human_bytes(nbytes: int) -> str:

@@ -1,20 +1,21 @@
 """From a node's neighbors to its links: which wire each edge takes, and how the two ends find each other."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import local
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from decentral.errors import LostNeighborError, MissingEnvironmentError
+from decentral.errors import DecentralError, LostNeighborError, MissingEnvironmentError
 from decentral.transport import shared
+from decentral.transport.colored import ColoredLink, Engine, SideOutbox
 from decentral.transport.gloo import GlooLink, told
-from decentral.transport.links import Link, Outbox
+from decentral.transport.links import BrokenLinkError, Link, Outbox
 from decentral.transport.shared import Meeting, SharedLink, SharedOutbox
 
 _CONNECTING_AT_ONCE = 8
@@ -23,18 +24,30 @@ MakeLink = Callable[[int], Link]
 """Makes the link to one neighbor, both ends at about the same time."""
 
 
+class Bundle(NamedTuple):
+    """Links of one node, in the order in which an exchange begins them, and the memory that they send from."""
+
+    links: Mapping[int, Link]
+    outbox: Outbox
+
+
 @dataclass(frozen=True)
 class Wires:
-    """All links of one node, and the memory that they send from."""
+    """All links of one node."""
 
-    links: Mapping[int, Link] = field(default_factory=dict)
-    outbox: Outbox = field(default_factory=Outbox)
+    bundles: tuple[Bundle, ...] = ()
+
+    @property
+    def links(self) -> dict[int, Link]:
+        """By neighbor."""
+        return {neighbor: link for bundle in self.bundles for neighbor, link in bundle.links.items()}
 
     def close(self) -> None:
         """Give back connections and memory."""
-        for link in self.links.values():
-            link.close()
-        self.outbox.close()
+        for bundle in self.bundles:
+            for link in bundle.links.values():
+                link.close()
+            bundle.outbox.close()
 
 
 @dataclass(frozen=True)
@@ -46,9 +59,11 @@ class Wiring:
         store: of this run alone, the same for all nodes.
         device: that gloo listens on.
         timeout_s: for all links together.
-        transport: `auto`, `gloo`, `shared-memory` or `mpi`.
+        transport: `auto`, `gloo`, `shared-memory`, `mpi` or `nccl`.
         by_mpi: makes a link by MPI; None in a process that has none.
         largest: bytes of the largest frame of the run; 0 if not known.
+        engine: what colored links run on; None where there are none.
+        transfer_s: seconds that one exchange over a colored link may take.
     """
 
     node: int
@@ -58,19 +73,66 @@ class Wiring:
     transport: str = "auto"
     by_mpi: MakeLink | None = None
     largest: int = 0
+    engine: Engine | None = None
+    transfer_s: float = 30.0
 
-    def connect(self, neighbors: Iterable[int]) -> Wires:
+    def connect(self, neighbors: Iterable[int], colors: Mapping[int, int] | None = None) -> Wires:
         """A link to each neighbor.
+
+        Args:
+            colors: the color of the edge to each, in an edge coloring of the whole graph. Without it edges are used in
+                ascending order, which is as safe, and slower.
 
         Raises:
             LostNeighborError: a neighbor did not answer in time.
             MissingEnvironmentError: the transport cannot reach a neighbor.
         """
+
+        def place(neighbor: int) -> tuple[int, list[int]]:
+            return (colors or {}).get(neighbor, 0), sorted((self.node, neighbor))
+
         # Every node takes its edges in the same global order, so no two can wait for each other.
-        ordered = sorted(neighbors, key=lambda neighbor: sorted((self.node, neighbor)))
+        ordered = sorted(neighbors, key=place)
         deadline = monotonic() + self.timeout_s
+        colored = self._colored(ordered, deadline)
+        rest = [neighbor for neighbor in ordered if colored is None or neighbor not in colored.links]
+        bundles = [colored] if colored else []
+        return Wires((*bundles, self._over_the_host(rest, deadline)) if rest else tuple(bundles))
+
+    def _colored(self, ordered: Sequence[int], deadline: float) -> Bundle | None:
+        """Links of the engine, to whoever computes elsewhere than here, made one color after the other."""
+        if self.engine is None or self.transport not in ("auto", "nccl"):
+            return None
+        own = self.engine.identity or f"node {self.node}"
+        self.store.set(f"memory/{self.node}", own)
+        same = [other for other in ordered if self._read(f"memory/{other}", other, deadline) == own]
+        if same and self.transport == "nccl":
+            raise MissingEnvironmentError(
+                f"transport: nccl, but nodes {self.node} and {same[0]} share the GPU {own}, which NCCL refuses; use "
+                "auto: shared memory through page-locked host buffers"
+            )
+        links: dict[int, Link] = {}
+        try:
+            for neighbor in ordered:
+                if neighbor not in same:
+                    links[neighbor] = self._colored_link(neighbor, self.engine, deadline)
+        except DecentralError:
+            for link in links.values():
+                link.close()
+            raise
+        return Bundle(links, SideOutbox(self.engine.side)) if links else None
+
+    def _colored_link(self, neighbor: int, engine: Engine, deadline: float) -> ColoredLink:
+        low, high = sorted((self.node, neighbor))
+        edge = PrefixStore(f"colored/{low}-{high}", self.store)
+        try:
+            return ColoredLink(engine, edge, int(self.node == high), max(deadline - monotonic(), 1e-3), self.transfer_s)
+        except (RuntimeError, BrokenLinkError) as error:
+            raise self._unreached(neighbor, error) from error
+
+    def _over_the_host(self, ordered: Sequence[int], deadline: float) -> Bundle:
         if self.transport not in ("auto", "shared-memory"):
-            return Wires(self._between_hosts(ordered, deadline))
+            return Bundle(self._between_hosts(ordered, deadline), Outbox())
         with closing(Meeting()) as meeting:
             near = self._on_this_host(ordered, meeting, deadline)
             far = [neighbor for neighbor in ordered if neighbor not in near]
@@ -81,7 +143,7 @@ class Wiring:
                 )
             outbox = SharedOutbox(f"decentral-node-{self.node}") if near else Outbox()
             links = self._within_host(near, meeting, outbox, deadline) if isinstance(outbox, SharedOutbox) else {}
-            return Wires({**links, **self._between_hosts(far, deadline)}, outbox)
+            return Bundle({**links, **self._between_hosts(far, deadline)}, outbox)
 
     def _on_this_host(self, neighbors: Iterable[int], meeting: Meeting, deadline: float) -> dict[int, str]:
         """The neighbors that share memory with this node, and where each waits."""

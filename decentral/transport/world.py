@@ -8,14 +8,19 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import torch
 from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
+from decentral.topology.matchings import matchings
 from decentral.topology.topology import Topology
+from decentral.transport import nccl
+from decentral.transport.colored import ColoredCircle, Engine
 from decentral.transport.driver import GradientAt
-from decentral.transport.everyone import Everyone, GlooEveryone
+from decentral.transport.everyone import Circle, Everyone, GlooEveryone
 from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
+from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
@@ -36,18 +41,24 @@ class World:
     transport: Transport
     one_machine: bool = True
     office: Office | None = None  # of MPI, in ranks that it has started
+    engine: Engine | None = None  # of colored links, where this node computes on a GPU
 
     @classmethod
-    def join(cls, launched: Launched, transport: Transport, nodes: int, digest: int) -> "World":
+    def join(
+        cls, launched: Launched, transport: Transport, nodes: int, digest: int, place: torch.device = CPU
+    ) -> "World":
         """Meet the other ranks.
 
         Args:
             digest: of the experiment; every rank must have the same.
+            place: where this rank computes.
 
         Raises:
             ConfigError: another number of ranks than nodes, or another experiment than rank 0 has.
-            MissingEnvironmentError: the meeting point cannot be reached, or no such interface.
+            MissingEnvironmentError: the meeting point cannot be reached, no such interface, or no NCCL where it is
+                asked for.
         """
+        engine = _engine(transport, place)
         if launched.size != nodes:
             raise ConfigError(
                 f"{launched.launcher} started {launched.size} ranks for nodes: {nodes}; one rank is one node, "
@@ -66,7 +77,7 @@ class World:
                 f"({str(error).splitlines()[0][:120]}); check MASTER_ADDR, MASTER_PORT and that rank 0 runs"
             ) from error
         device = gloo_device(transport.interface, launched.one_machine)
-        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine, office)
+        world = cls(launched.rank, nodes, store, device, transport, launched.one_machine, office, engine)
         world._check_same_experiment(digest)
         return world
 
@@ -125,10 +136,34 @@ class World:
             epoch: number of the run in this job.
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
         """
-
-        wires = self.wiring(epoch, largest).connect(topology.neighbors(self.rank)) if topology else Wires()
+        wires = self._linked(topology, epoch, largest) if topology else Wires()
         everyone = self.everyone(epoch)
-        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s)
+        circle = partial(self.circle, epoch, everyone)
+        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s, circle)
+
+    def _linked(self, topology: Topology, epoch: int, largest: int) -> Wires:
+        colored = enumerate(matchings(topology.graph))
+        colors = {sum(edge) - self.rank: color for color, edges in colored for edge in edges if self.rank in edge}
+        return self.wiring(epoch, largest).connect(topology.neighbors(self.rank), colors)
+
+    def circle(self, epoch: int, everyone: Everyone, among: tuple[int, ...]) -> Circle:
+        """The ranks of some nodes together, for their sums in one run."""
+        store = self.prefixed(epoch, f"circle/{'-'.join(map(str, among))}")
+        patience_s, own = self.transport.connect_timeout_s, among.index(self.rank)
+        if self.engine is not None and self._differ(epoch, self.engine, among):
+            make = self.engine.make
+            return ColoredCircle(self.engine, lambda: make(store, own, len(among), patience_s))
+        if len(among) == self.size:
+            return everyone
+        if self.office is not None and self.transport.name == "mpi":
+            return MPIEveryone(self.office, among)
+        return GlooEveryone(lambda: gloo_group(store, own, len(among), self.device, patience_s), len(among))
+
+    def _differ(self, epoch: int, engine: Engine, among: tuple[int, ...]) -> bool:
+        """Whether no two of these ranks compute in the same memory."""
+        store = self.prefixed(epoch, "memory")
+        store.set(str(self.rank), engine.identity or f"node {self.rank}")
+        return len({store.get(str(rank)) for rank in among}) == len(among)
 
     def everyone(self, epoch: int) -> Everyone:
         """All ranks together in one run."""
@@ -143,7 +178,17 @@ class World:
         asked = self.transport
         store = self.prefixed(epoch, "wires")
         by_mpi = None if self.office is None else partial(MPILink, self.office, tag=epoch, largest=largest)
-        return Wiring(self.rank, store, self.device, asked.connect_timeout_s, asked.name, by_mpi, largest)
+        return Wiring(
+            self.rank,
+            store,
+            self.device,
+            asked.connect_timeout_s,
+            asked.name,
+            by_mpi,
+            largest,
+            self.engine,
+            asked.timeout_s,
+        )
 
     @contextmanager
     def gloo_interface(self) -> Iterator[None]:
@@ -171,6 +216,25 @@ class World:
                 code, _, text = store.get("first").decode().partition(" ")
                 return int(code), text
         return None
+
+
+def _engine(transport: Transport, place: torch.device) -> Engine | None:
+    """NCCL, where the ranks compute on GPUs and may use it.
+
+    Raises:
+        ConfigError: it is asked for on the CPU.
+        MissingEnvironmentError: it is asked for, and this torch has none.
+    """
+    if transport.name == "nccl" and place.type == "cpu":
+        raise ConfigError(
+            "transport: nccl moves GPU memory, but this rank computes on the CPU; set device: cuda, or use auto",
+            (*transport.path, "name"),
+        )
+    if transport.name == "nccl" and not nccl.is_available(place):
+        raise MissingEnvironmentError(f"transport: nccl, but torch {torch.__version__} has no NCCL; use auto")
+    if transport.name in ("auto", "nccl") and nccl.is_available(place):
+        return nccl.engine(place, transport.timeout_s)
+    return None
 
 
 def _office(launched: Launched, transport: Transport) -> Office | None:

@@ -63,6 +63,18 @@ def adapt_while_communicate(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rou
     return X
 
 
+def hierarchical(inner: Equations, size: int) -> Equations:
+    """D-SGD on the graph of groups, whose W this is given: each group's gradient is the mean of its members'."""
+
+    def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
+        def of_groups(Y: Matrix) -> Matrix:
+            return grad(np.repeat(Y, size, axis=0)).reshape(len(Y), size, -1).mean(axis=1)
+
+        return np.repeat(inner(X[::size], W, of_groups, sgd, rounds, every), size, axis=0)
+
+    return equations
+
+
 def allreduce(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
     """X+ = X - lr J g(X) with J = 11^T / n in place of W; there are no local steps."""
     J = np.full((len(X), len(X)), 1 / len(X))

@@ -132,7 +132,7 @@ def kept(value: object, name: str = "state") -> dict[str, Any]:
 
 
 def same(one: State, other: State, tolerance: float | None = None) -> bool:
-    """Whether two States carry the same: bit for bit, or within an absolute tolerance."""
+    """Whether two States carry the same: bit for bit, or within a tolerance, relative above 1 and absolute below."""
     first, second = kept(one), kept(other)
     return first.keys() == second.keys() and all(_equal(first[name], second[name], tolerance) for name in first)
 
@@ -142,7 +142,7 @@ def _equal(one: object, other: object, tolerance: float | None) -> bool:
         return one == other
     if tolerance is None:
         return one.dtype == other.dtype and torch.equal(one, other)
-    return torch.allclose(one, other, rtol=0, atol=tolerance)
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 def _merged(parts: dict[str, object]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.peer import Layout, LossAndGradient, Peer
+from decentral.topology.groups import members
 from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
@@ -45,12 +46,37 @@ class Case:
         bytes_sent: its formula.
         settings: of the algorithm.
         tolerance: between transports; None for bitwise, where no engine owns the order of a sum.
+        size: nodes of each group, where the graph is one of groups.
     """
 
     equations: oracle.Equations
     bytes_sent: Bytes
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
+    size: int = 1
+
+    def on(self, graph: Topology) -> Topology:
+        """The graph of the nodes, from the experiment's graph."""
+        linked = 1 if self.settings.get("between") == "leaders" else self.size
+        return members(graph, self.size, linked) if self.size > 1 else graph
+
+
+def hierarchical(order: str, between: str, size: int, every: int = 1) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        numbers = DIMENSION if between != "slices" else -(-DIMENSION // size)
+        inside = round(2 * (size - 1) / size * vector)
+        spread = inside * (rounds // every) if between != "ranks" else 0
+        return gossip_bytes(rounds, degree, nodes, vector // DIMENSION * numbers, every) + rounds * inside + spread
+
+    equations = oracle.hierarchical(getattr(oracle, order.replace("-", "_")), size)
+    settings = {"order": order, "between": between, "group": size, "every": every}
+    return Case(
+        settings=settings,
+        equations=partial(equations, every=every),
+        bytes_sent=bytes_sent,
+        tolerance=None if size == 2 else 1e-6,  # the sum of two is the same in either order
+        size=size,
+    )
 
 
 def dsgd(order: str, every: int) -> Case:
@@ -70,6 +96,16 @@ CASES: dict[str, dict[str, Case]] = {
         "cta every 3": dsgd("combine-then-adapt", every=3),
         "awc": dsgd("adapt-while-communicate", every=1),
         "awc every 3": dsgd("adapt-while-communicate", every=3),
+    },
+    "hierarchical": {
+        "leaders": hierarchical("adapt-then-combine", "leaders", size=2),
+        "leaders of 3 cta every 3": hierarchical("combine-then-adapt", "leaders", size=3, every=3),
+        "leaders awc": hierarchical("adapt-while-communicate", "leaders", size=2),
+        "ranks": hierarchical("adapt-then-combine", "ranks", size=2),
+        "ranks awc every 3": hierarchical("adapt-while-communicate", "ranks", size=2, every=3),
+        "slices": hierarchical("adapt-then-combine", "slices", size=2),
+        "slices of 3 cta": hierarchical("combine-then-adapt", "slices", size=3),
+        "slices of 5 awc every 3": hierarchical("adapt-while-communicate", "slices", size=5, every=3),
     },
     "allreduce": {
         "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6),
@@ -92,6 +128,11 @@ every_optimizer = pytest.mark.parametrize("local", OPTIMIZERS.values(), ids=OPTI
 
 def built(name: str, case: Case, local: LocalOptimizer) -> Algorithm:
     return ALGORITHMS[name](local=local, **case.settings)
+
+
+def built_alone(name: str, case: Case, local: LocalOptimizer) -> Algorithm:
+    """For one node, which is a group by itself."""
+    return ALGORITHMS[name](local=local, **{**case.settings, **({"group": 1} if case.size > 1 else {})})
 
 
 def common_start(problem: Quadratics) -> oracle.Matrix:
@@ -117,23 +158,24 @@ def test_every_algorithm_is_tested() -> None:
 )
 @every_case
 def test_it_computes_its_equations(name: str, case: Case, on: str, options: dict[str, float]) -> None:
-    topology, rounds, lr = graph(on), 50, 0.02
+    topology, rounds, lr = case.on(graph(on)), 50, 0.02
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     start = common_start(problem)
     run = simulate(built(name, case, sgd(lr, **options)), topology, problem.answers(), start, rounds)
-    expected = case.equations(start, dense(topology), problem.gradients(), oracle.Sgd(lr=lr, **options), rounds)
-    np.testing.assert_allclose(run.final, expected, rtol=0, atol=1e-10)
+    expected = case.equations(start, dense(graph(on)), problem.gradients(), oracle.Sgd(lr=lr, **options), rounds)
+    np.testing.assert_allclose(run.final, expected, rtol=0, atol=1e-10 if case.size == 1 else 1e-12)
 
 
 @every_optimizer
 @every_case
 def test_no_answer_is_kept_beyond_its_step(name: str, case: Case, local: LocalOptimizer) -> None:
     """Drivers use the memory of gradients and received payloads again: a State that holds an alias would change."""
-    problem = Quadratics.draw(8, noisy_rounds=9)
+    topology = case.on(graph("ring-8"))
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=9)
     clean, poisoned = (
         simulate(
             built(name, case, local),
-            graph("ring-8"),
+            topology,
             problem.answers(),
             common_start(problem),
             9,
@@ -148,9 +190,10 @@ def test_no_answer_is_kept_beyond_its_step(name: str, case: Case, local: LocalOp
 
 @every_case
 def test_it_is_deterministic(name: str, case: Case) -> None:
-    problem = Quadratics.draw(31, noisy_rounds=9)
+    topology = case.on(graph("tree-31"))
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=9)
     algorithm, start = built(name, case, OPTIMIZERS["momentum"]), common_start(problem)
-    one, other = (simulate(algorithm, graph("tree-31"), problem.answers(), start, 9) for _ in range(2))
+    one, other = (simulate(algorithm, topology, problem.answers(), start, 9) for _ in range(2))
     assert all(same(one.states[node], other.states[node]) for node in one.states)
     assert one.models.tobytes() == other.models.tobytes()
 
@@ -161,7 +204,7 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
     go on training what nobody looks at."""
     problem = Quadratics.draw(1)
     x = torch.from_numpy(problem.starts()[0])
-    algorithm = built(name, case, OPTIMIZERS["momentum"])
+    algorithm = built_alone(name, case, OPTIMIZERS["momentum"])
     peer = Peer(0, 1, lambda turn: alone(1).row(0), LAYOUTS["many blocks"])
     state, driver = algorithm.init(x, peer), LockstepDriver(problem.answers())
     for peer.round in range(4):
@@ -171,24 +214,31 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
         assert not torch.equal(x, before)
 
 
-FOUR, ROUNDS = graph("path-4"), 7
+ROUNDS = 7
 
 
-def simulate_four(algorithm: Algorithm, dtype: torch.dtype, layout: Layout) -> Run:
-    """Some rounds of four nodes on a path, in lockstep."""
-    problem = Quadratics.draw(4, noisy_rounds=ROUNDS)
+def few(case: Case) -> Topology:
+    """Four nodes on a path, or as many as two groups have."""
+    return graph("path-4") if case.size == 1 else case.on(graph("path-2"))
+
+
+def simulate_few(case: Case, algorithm: Algorithm, dtype: torch.dtype, layout: Layout) -> Run:
+    """Some rounds of a few nodes, in lockstep."""
+    topology = few(case)
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=ROUNDS)
     starts = torch.from_numpy(common_start(problem)).to(dtype)
-    return simulate(algorithm, FOUR, problem.answers(dtype), starts, ROUNDS, layout=layout)
+    return simulate(algorithm, topology, problem.answers(dtype), starts, ROUNDS, layout=layout)
 
 
-def run_one(world: World, algorithm: Algorithm, dtype: torch.dtype, layout: Layout, epoch: int = 1) -> Run:
+def run_one(world: World, case: Case, algorithm: Algorithm, dtype: torch.dtype, layout: Layout, epoch: int = 1) -> Run:
     """The same rounds of the node of one rank, over its links."""
-    problem = Quadratics.draw(4, noisy_rounds=ROUNDS)
+    topology = few(case)
+    problem = Quadratics.draw(topology.nodes, noisy_rounds=ROUNDS)
     starts = torch.from_numpy(common_start(problem)).to(dtype)
     largest = 64 + (starts[0].nbytes + 7) // 8 * 8
-    driver = world.driver(FOUR, problem.gradient(world.rank, dtype), run=7, epoch=epoch, largest=largest)
+    driver = world.driver(topology, problem.gradient(world.rank, dtype), run=7, epoch=epoch, largest=largest)
     try:
-        return play(algorithm, driver, FOUR, starts, ROUNDS, layout)
+        return play(algorithm, driver, topology, starts, ROUNDS, layout)
     finally:
         driver.close()
 
@@ -202,8 +252,9 @@ def test_real_ranks_give_the_same_bits(
     name: str, case: Case, wire: str, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
 ) -> None:
     algorithm = built(name, case, local)
-    simulated = simulate_four(algorithm, dtype, layout)
-    for rank, run in enumerate(on_ranks(4, lambda world: run_one(world, algorithm, dtype, layout), wire=wire)):
+    simulated = simulate_few(case, algorithm, dtype, layout)
+    runs = on_ranks(few(case).nodes, lambda world: run_one(world, case, algorithm, dtype, layout), wire=wire)
+    for rank, run in enumerate(runs):
         assert same(run.states[rank], simulated.states[rank], case.tolerance)
         assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
 
@@ -213,7 +264,7 @@ def test_real_ranks_give_the_same_bits(
 @every_case
 def test_bytes_are_known_before_the_run(name: str, case: Case, on: str, dtype: torch.dtype) -> None:
     """Lockstep, a dry run and the formula agree; that ranks send as much as lockstep is asserted where ranks run."""
-    topology, rounds = graph(on), 8
+    topology, rounds = case.on(graph(on)), 8
     problem = Quadratics.draw(topology.nodes)
     algorithm, starts = built(name, case, OPTIMIZERS["momentum"]), torch.from_numpy(common_start(problem)).to(dtype)
     run = simulate(algorithm, topology, problem.answers(dtype), starts, rounds)
@@ -235,10 +286,9 @@ def dry_bytes(algorithm: Algorithm, topology: Topology, node: int, rounds: int, 
 @every_case
 def test_payloads_have_the_same_shapes_in_every_round(name: str, case: Case) -> None:
     """Receivers allocate before the run, and what the sender's frame holds is checked against the receiver's own."""
-    problem = Quadratics.draw(31)
-    run = simulate(
-        built(name, case, OPTIMIZERS["momentum"]), graph("tree-31"), problem.answers(), common_start(problem), 7
-    )
+    topology = case.on(graph("tree-31"))
+    problem = Quadratics.draw(topology.nodes)
+    run = simulate(built(name, case, OPTIMIZERS["momentum"]), topology, problem.answers(), common_start(problem), 7)
     for posted in run.posted:
         assert len({str(shapes) for shapes in posted.values()}) == 1
     assert len({str(posted) for posted in run.posted if any(posted.values())}) <= 1
@@ -249,7 +299,7 @@ def test_payloads_have_the_same_shapes_in_every_round(name: str, case: Case) -> 
 @every_case
 def test_one_node_alone_is_plain_torch(name: str, case: Case, layout: Layout, local: LocalOptimizer) -> None:
     problem, rounds = Quadratics.draw(1, noisy_rounds=20), 20
-    run = simulate(built(name, case, local), alone(1), problem.answers(), problem.starts(), rounds, layout=layout)
+    run = simulate(built_alone(name, case, local), alone(1), problem.answers(), problem.starts(), rounds, layout=layout)
     expected, optimizer_state = trained_by_torch(problem, layout, local, rounds)
     assert torch.equal(run.states[0].x, expected)
     local_state = kept(run.states[0].local)
@@ -279,7 +329,7 @@ def trained_by_torch(
 @every_case
 def test_the_mean_moves_by_the_mean_gradient(name: str, case: Case, on: str, lr: float) -> None:
     """Gossip keeps the mean, so in each round it moves by exactly -lr mean(g), to rounding, even on the way to 1e60."""
-    topology, rounds = graph(on), 20
+    topology, rounds = case.on(graph(on)), 20
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     recorders = [Recorder.of(gradient) for gradient in problem.answers()]
     run = simulate(built(name, case, sgd(lr)), topology, recorders, common_start(problem), rounds)

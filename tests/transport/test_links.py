@@ -12,7 +12,7 @@ from torch.distributed import HashStore, TCPStore
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
 from decentral.transport.gloo import gloo_device, loopback_interface, told
-from decentral.transport.links import BrokenLinkError
+from decentral.transport.links import BrokenLinkError, Outbox
 from decentral.transport.wiring import Wires, Wiring
 from decentral.transport.world import World
 from tests.contract.ranks import WIRES, on_ranks
@@ -34,8 +34,13 @@ def pair(world: World, largest: int = 0, epoch: int = 0) -> Wires:
     return replace(world, transport=patient).wiring(epoch, largest).connect([1 - world.rank])
 
 
+def outbox(wires: Wires) -> Outbox:
+    (bundle,) = wires.bundles
+    return bundle.outbox
+
+
 def filled(wires: Wires, content: int, size: int = 100) -> torch.Tensor:
-    return wires.outbox.take(size).fill_(content)
+    return outbox(wires).take(size).fill_(content)
 
 
 def descriptors_and_threads() -> tuple[int, int]:
@@ -70,7 +75,7 @@ def test_every_neighbor_gets_the_link_that_was_asked_for(wire: str) -> None:
         wires = world.wiring(epoch=0).connect(reversed(others))
         return {neighbor: wires.links[neighbor].name for neighbor in sorted(wires.links)}
 
-    name = "gloo" if wire == "gloo" else "shared memory"
+    name = {"gloo": "gloo", "colored": "gloo, colored"}.get(wire, "shared memory")
     assert on_ranks(4, work, wire=wire) == [{other: name for other in range(4) if other != rank} for rank in range(4)]
 
 
@@ -100,12 +105,12 @@ def test_memory_is_used_again_and_never_while_somebody_reads_it(wire: str, large
             outgoing = filled(wires, 20 * world.rank + round, size=40 + 8 * (round % 2))
             addresses.add(outgoing.data_ptr())
             incoming = link.start(outgoing, overlapped=False)(PATIENCE_S)
-            wires.outbox.give_back(outgoing)
+            outbox(wires).give_back(outgoing)
             ahead = filled(wires, 255, size=outgoing.numel())  # whoever is a round ahead writes the next one already
             addresses.add(ahead.data_ptr())
             released.wait(PATIENCE_S)
             seen += incoming.unique().tolist()
-            wires.outbox.give_back(ahead)
+            outbox(wires).give_back(ahead)
             link.release(incoming)
         return len(addresses), seen
 
@@ -148,7 +153,7 @@ def test_silence_is_told_in_time(wire: str, largest: int) -> None:
             over.set()
         wires.close()
 
-    on_ranks(2, work, wire=wire)
+    on_ranks(2, work, timeout_s=0.3, wire=wire)
 
 
 @every_kind
