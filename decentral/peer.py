@@ -86,6 +86,17 @@ class Collect(Effect[Mapping[int, Payload]]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Mix(Effect[None]):
+    """One gossip step, `x <- sum_j w_ij x_j`, in place: x stays the same tensor, but its memory may move.
+
+    A driver whose neighbors read x where it lies need not copy it: the sum goes to other memory, which x then has.
+    """
+
+    x: Tensor  # (d,)
+    row: Row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Send(Effect[None]):
     """Send one letter to one neighbor: tokens."""
 
@@ -181,23 +192,24 @@ class Peer:
         return self.combine(x, await self.exchange((x,), turn), turn)
 
     async def mix_(self, x: Tensor, turn: int | None = None) -> Tensor:
-        """One gossip step in place: `x <- sum_j w_ij x_j`."""
-        received = await self.exchange((x,), turn)
-        return weighted_sum(self.row(turn).weights, _first_tensors(self.node, x, received), out=x)
+        """One gossip step in place: `x <- sum_j w_ij x_j`; x may have other memory then, and old views of it do not."""
+        await Mix(x, self.row(turn))
+        return x
 
     def combine(self, x: Tensor, received: Mapping[int, Payload], turn: int | None = None) -> Tensor:
         """`sum_j w_ij x_j` of my own `x: (d,)` and the first tensor of each received payload, as a new tensor."""
-        vectors = _first_tensors(self.node, x, received)
+        vectors = first_tensors(self.node, x, received)
         return weighted_sum(self.row(turn).weights, vectors, out=torch.empty_like(x))
 
     def drift(self, x: Tensor, received: Mapping[int, Payload], turn: int | None = None, *, out: Tensor) -> Tensor:
         """`sum_j w_ij x_j - x_i` in one pass: what mixing would change of my `x: (d,)`, written into `out: (d,)`."""
         weights = dict(self.row(turn).weights)
         weights[self.node] -= 1
-        return weighted_sum(weights, _first_tensors(self.node, x, received), out)
+        return weighted_sum(weights, first_tensors(self.node, x, received), out)
 
 
-def _first_tensors(node: int, own: Tensor, received: Mapping[int, Payload]) -> dict[int, Tensor]:
+def first_tensors(node: int, own: Tensor, received: Mapping[int, Payload]) -> dict[int, Tensor]:
+    """My own vector and the first tensor of each received payload, by node."""
     return {node: own} | {sender: payload[0] for sender, payload in received.items()}
 
 

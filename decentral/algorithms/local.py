@@ -48,11 +48,16 @@ class BoundOptimizer:
     parameters: list[torch.nn.Parameter]
     layout: Layout
     _gradient: Tensor | None = None
+    _address: int = 0
 
     def step(self, gradient: Tensor) -> None:
         """One step in place on `x` with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep."""
         if self.x.is_meta:  # a dry run has no numbers
             return
+        if self.x.data_ptr() != self._address:  # mixing moves it
+            for parameter, block in zip(self.parameters, self.layout, strict=True):
+                parameter.data = block.of(self.x)
+            self._address = self.x.data_ptr()
         if gradient is not self._gradient:
             for parameter, block in zip(self.parameters, self.layout, strict=True):
                 parameter.grad = block.of(gradient)

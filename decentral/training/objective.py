@@ -38,13 +38,15 @@ class Views:
     def __init__(self, parameters: Sequence[nn.Parameter], layout: Layout) -> None:
         self._parameters, self._layout = parameters, layout
         self.vector: Tensor | None = None
+        self._address = 0
 
     def point_at(self, vector: Tensor) -> None:
         """Make the parameters views of `vector: (d,)`."""
-        if vector is not self.vector:
+        # The same vector may have other memory: mixing moves it.
+        if vector is not self.vector or vector.data_ptr() != self._address:
             for parameter, block in zip(self._parameters, self._layout, strict=True):
                 parameter.data = block.of(vector)
-            self.vector = vector
+            self.vector, self._address = vector, vector.data_ptr()
 
 
 class Objective:

@@ -6,7 +6,7 @@ So the bytes of any algorithm are known before the run, from the same text that 
 import torch
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Payload, Post, Ticket
+from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Mix, Payload, Post, Ticket
 from decentral.transport.driver import Finished, Step, all_reduce_bytes, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
@@ -38,6 +38,9 @@ class DryNode:
                     answer = self._post(payload, neighbors)
                 case Collect(ticket=ticket):
                     answer = self._collect(ticket)
+                case Mix(x=x, row=row):
+                    self._post((x,), row.neighbors)
+                    answer = None
                 case AllReduce():
                     answer = self._all_reduced(asked)
                 case _:

@@ -89,7 +89,8 @@ def payload_views(frame: Tensor, like: Payload) -> Payload:
 
 
 def fill(frame: Tensor, stamp: Stamp, payload: Payload) -> None:
-    """Write header and payload into a frame."""
+    """Write header and payload into a frame; what lies there already stays."""
     frame[:HEADER_BYTES] = torch.frombuffer(bytearray(stamp.pack()), dtype=torch.uint8)
     for view, tensor in zip(payload_views(frame, payload), payload, strict=True):
-        view.copy_(tensor)
+        if view.data_ptr() != tensor.data_ptr():
+            view.copy_(tensor)

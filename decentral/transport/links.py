@@ -88,6 +88,10 @@ class Outbox:
         """Write header and payload into a frame."""
         fill(frame, stamp, payload)
 
+    def home(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """The frame of this outbox in which a vector lies as the only payload; None where it lies elsewhere."""
+        return None
+
     def give_back(self, frame: Tensor) -> None:
         """The node has sent a frame to whom it would."""
         self._free.setdefault(frame.numel(), []).append(frame)

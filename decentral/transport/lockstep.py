@@ -12,7 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Effect,
+    Exchange,
+    Gradient,
+    Mix,
+    Payload,
+    Post,
+    Ticket,
+    first_tensors,
+    weighted_sum,
+)
 from decentral.transport.driver import (
     Driver,
     Finished,
@@ -60,6 +72,7 @@ class LockstepDriver(Driver):
         self._exchanges: dict[int, int] = {}  # by each node, begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
+        self._mixing: dict[int, Ticket] = {}  # of each node, the exchange of its Mix
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         try:
@@ -96,6 +109,8 @@ class LockstepDriver(Driver):
         """Put an exchange's messages into the mail; what is left to wait for is its Collect."""
         if isinstance(asked, Exchange):
             return Collect(self._post(node, asked.payload, asked.neighbors))
+        if isinstance(asked, Mix):
+            self._mixing[node] = self._post(node, (asked.x,), asked.row.neighbors)
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
@@ -113,6 +128,8 @@ class LockstepDriver(Driver):
                 return self._post(node, payload, neighbors)
             case Collect(ticket=ticket):
                 return self._collect(node, ticket)
+            case Mix():
+                return self._mix(node, asked)
             case AllReduce():
                 return _NOT_YET
             case _:
@@ -129,7 +146,7 @@ class LockstepDriver(Driver):
         self._posted[ticket] = _Posted(payload, versions(payload), neighbors, place)
         return ticket
 
-    def _collect(self, node: int, ticket: Ticket) -> object:
+    def _collect(self, node: int, ticket: Ticket) -> Any:
         posted = self._posted[ticket]
         if self._missing(node, posted):
             return _NOT_YET
@@ -140,6 +157,13 @@ class LockstepDriver(Driver):
             _check_alike(payload, neighbor, posted.payload, node)
         self._lend(*(tensor for payload in received.values() for tensor in payload))
         return received
+
+    def _mix(self, node: int, asked: Mix) -> object:
+        received = self._collect(node, self._mixing[node])
+        if received is _NOT_YET:
+            return _NOT_YET
+        weighted_sum(asked.row.weights, first_tensors(node, asked.x, received), out=asked.x)
+        return None
 
     def _missing(self, node: int, posted: _Posted) -> list[int]:
         return [neighbor for neighbor in posted.neighbors if (neighbor, node, posted.place) not in self._mail]
@@ -175,9 +199,10 @@ class LockstepDriver(Driver):
 
     def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:
         def reason(node: int, asked: Effect[Any]) -> str:
-            if not isinstance(asked, Collect):
+            if not isinstance(asked, Collect | Mix):
                 return f"node {node} waits in {type(asked).__name__}"
-            return f"node {node} waits for node {self._missing(node, self._posted[asked.ticket])[0]}"
+            ticket = asked.ticket if isinstance(asked, Collect) else self._mixing[node]
+            return f"node {node} waits for node {self._missing(node, self._posted[ticket])[0]}"
 
         return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
 

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Payload, Post, Ticket
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Effect,
+    Exchange,
+    Gradient,
+    Mix,
+    Payload,
+    Post,
+    Ticket,
+    first_tensors,
+    weighted_sum,
+)
 from decentral.transport.driver import (
     Driver,
     Finished,
@@ -32,6 +44,7 @@ from decentral.transport.frames import (
     signature,
 )
 from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, Outbox
+from decentral.transport.shared import SharedOutbox
 from decentral.transport.staging import Staging
 from decentral.transport.wiring import Wires
 
@@ -45,6 +58,7 @@ class _Posted:
     stamp: Stamp
     outgoing: list[tuple[Outbox, Tensor]]  # the same frame in each kind of memory that links send from
     incoming: dict[int, Finish | None]  # by neighbor, what waits for its frame, once it is begun
+    moves: bool  # the payload is a vector that has other memory before it changes: it may be sent from where it lies
 
 
 class RankDriver(Driver):
@@ -130,16 +144,19 @@ class RankDriver(Driver):
                 return self._post(payload, neighbors, overlapped=True)
             case Collect(ticket=ticket):
                 return self._collect(ticket, "Collect")
+            case Mix():
+                self._mix(asked)
+                return None
             case AllReduce():
                 return self._reduce(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool) -> Ticket:
+    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool, moves: bool = False) -> Ticket:
         self._tickets += 1
         ticket = Ticket(self._tickets)
         stamp = self._stamp(payload)
-        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, [], dict.fromkeys(neighbors))
+        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, [], dict.fromkeys(neighbors), moves)
         for bundle in self._wires.bundles:
             # In the order of the bundle's links, which some of them depend on.
             if meant := [neighbor for neighbor in bundle.links if neighbor in posted.incoming]:
@@ -149,7 +166,9 @@ class RankDriver(Driver):
         return ticket
 
     def _send(self, neighbors: Sequence[int], outbox: Outbox, posted: _Posted, overlapped: bool) -> None:
-        frame = outbox.take(HEADER_BYTES + posted.stamp.payload_bytes)
+        frame = outbox.home(posted.payload[0]) if posted.moves else None
+        if frame is None:
+            frame = outbox.take(HEADER_BYTES + posted.stamp.payload_bytes)
         posted.outgoing.append((outbox, frame))
         self._staging.prepare(frame, posted.payload)
         outbox.fill(frame, posted.stamp, posted.payload)
@@ -172,6 +191,28 @@ class RankDriver(Driver):
         del self._posted[ticket]
         self._sent += posted.outgoing
         return received
+
+    def _mix(self, asked: Mix) -> None:
+        x, weights = asked.x, asked.row.weights
+        received = self._collect(self._post((x,), asked.row.neighbors, overlapped=False, moves=True), "Mix")
+        if not received and weights[self._node] == 1:
+            return
+        vectors = first_tensors(self._node, x, received)
+        # Neighbors may read x in its frame for a while: the sum goes to another one, which x lies in from then on.
+        room = self._room(x)
+        if room is None:
+            weighted_sum(weights, vectors, out=x)
+        else:
+            x.set_(weighted_sum(weights, vectors, out=room))  # type: ignore[call-overload]
+
+    def _room(self, x: Tensor) -> Tensor | None:
+        """Memory for a vector like x, `(d,)`, that all neighbors can read where it is; None where they cannot."""
+        if len(self._wires.bundles) != 1 or x.device.type != "cpu":
+            return None
+        (bundle,) = self._wires.bundles
+        if not isinstance(bundle.outbox, SharedOutbox):
+            return None
+        return payload_views(bundle.outbox.take(HEADER_BYTES + payload_bytes((x,))), (x,))[0]
 
     def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
         size, expected = HEADER_BYTES + posted.stamp.payload_bytes, posted.stamp._replace(sender=neighbor)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import BoundOptimizer, LocalOptimizer
-from decentral.peer import Effect, Exchange, Layout, LossAndGradient, Peer, Post
+from decentral.peer import Effect, Exchange, Layout, LossAndGradient, Mix, Peer, Post
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver, GradientAt, Step
 from decentral.transport.lockstep import LockstepDriver
@@ -92,8 +92,9 @@ def watched(step: Step, posted: list[Shapes]) -> Step:
                 asked = step.send(answer)
             except StopIteration as done:
                 return cast(Tensor, done.value)
-            if isinstance(asked, Post | Exchange):
-                posted.append(tuple((tuple(tensor.shape), tensor.dtype) for tensor in asked.payload))
+            if isinstance(asked, Post | Exchange | Mix):
+                payload = (asked.x,) if isinstance(asked, Mix) else asked.payload
+                posted.append(tuple((tuple(tensor.shape), tensor.dtype) for tensor in payload))
             answer = yield asked
 
     return cast(Step, watch())
