@@ -33,7 +33,7 @@ def train(
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(nproc, experiment.nodes, hosts):
+            with ranks.checking(nproc, experiment, hosts):
                 own_method(experiment)
             folder = new_folder(out, experiment.name)
             ranks.start(["train"], file, overrides, experiment, folder, json, lab=hosts)

@@ -21,6 +21,7 @@ from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
 from decentral.training.ddp import ddp_group
+from decentral.transport.gpu import finish
 from decentral.transport.world import World
 
 WARMUP = 5
@@ -64,6 +65,7 @@ def bench_step(world: World, experiment: Experiment, repetitions: int) -> dict[s
                 pace.gather({world.rank: [0.0]})
                 began = perf_counter()
                 step(repetition)
+                finish(ready[0].task.device)
                 everyone = pace.gather({world.rank: [perf_counter() - began]})
                 times[name].append(max(seconds for (seconds,) in everyone))
     measured = {name: [1e3 * seconds for seconds in values[WARMUP:]] for name, values in times.items()}
@@ -116,6 +118,7 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
         peer.round = round
         objective.begin_step()
         driver.advance({node: algorithm.step(state, peer)}, round)
+        driver.settle()
 
     return step
 
