@@ -51,7 +51,7 @@ def step(
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(None, experiment.nodes, hosts):
+            with ranks.checking(None, experiment, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             more = ["--repetitions", str(repetitions), "--steps", str(steps), "--rivals" if rivals else "--no-rivals"]

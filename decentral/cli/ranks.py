@@ -20,7 +20,7 @@ from decentral.config import Experiment
 from decentral.errors import ConfigError, PreemptedError
 from decentral.transport.gpu import own_place, placed
 from decentral.transport.launcher import Launched
-from decentral.transport.world import World
+from decentral.transport.world import World, check_place
 
 if TYPE_CHECKING:
     from decentral.measure.resume import Origin
@@ -38,13 +38,15 @@ def _options(overrides: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def checking(nproc: int | None, nodes: int, lab: Lab | None = None) -> Iterator[None]:
+def checking(nproc: int | None, experiment: Experiment, lab: Lab | None = None) -> Iterator[None]:
     """Within it the launcher looks for faults before it starts ranks; warnings are left to rank 0, which repeats them.
 
     Raises:
         ConfigError: another number of processes than nodes, or another fault of what was asked for.
-        MissingEnvironmentError: this machine cannot make the network lab.
+        MissingEnvironmentError: this machine has no such GPU, or cannot make the network lab.
     """
+    nodes = experiment.nodes
+    check_place(experiment.transport, own_place(experiment.device))
     if lab is not None:
         if nproc is not None:
             raise ConfigError("--nproc starts processes on this machine and --netlab on the hosts of a lab; give one")
@@ -75,7 +77,6 @@ def start(
     """
     from decentral.transport.launch import start_ranks
 
-    own_place(experiment.device)  # a GPU that is missing is told once, not by every rank
     arguments = [*verb, str(file), *_options(overrides), *more, "--out", str(folder)]
     environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
     start_here = partial(start_ranks, experiment.nodes) if lab is None else lab.start

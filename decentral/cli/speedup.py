@@ -35,7 +35,7 @@ def speedup(
     this = launched()
     with loaded.document.placing():
         if this is None:
-            with ranks.checking(nproc, experiment.nodes, hosts):
+            with ranks.checking(nproc, experiment, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
             ranks.start(["speedup"], file, overrides, experiment, folder, json, lab=hosts)

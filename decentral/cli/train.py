@@ -53,7 +53,7 @@ def train(
     with loaded.document.placing():
         origin = ranks.origin(resume, from_, out)
         if this is None:
-            with ranks.checking(nproc, experiment.nodes, hosts):
+            with ranks.checking(nproc, experiment, hosts):
                 ready = own_method(experiment)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:

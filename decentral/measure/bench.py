@@ -24,6 +24,7 @@ from decentral.methods import methods
 from decentral.peer import LossAndGradient
 from decentral.training.ddp import ddp_group
 from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.gpu import finish
 from decentral.transport.world import World
 
 WARMUP = 2
@@ -82,6 +83,7 @@ def bench_step(
                 for step in range(steps):
                     subject.step(repetition * steps + step)
                 subject.finish()
+                finish(ready[0].task.device)
                 everyone = pace.gather({world.rank: [(perf_counter() - began) / steps]})
                 times[name].append(max(seconds for (seconds,) in everyone))
     measured = {name: [1e3 * seconds for seconds in values[WARMUP:]] for name, values in times.items()}
@@ -159,6 +161,7 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
         peer.round = round
         objective.begin_step()
         driver.advance({node: algorithm.step(state, peer)}, round)
+        driver.settle()
 
     busiest = max(range(ready.nodes), key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
     return Subject(step, bytes_per_step=bytes_per_round(ready, busiest))

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from decentral.algorithms.local import LocalOptimizer
 from decentral.errors import ConfigError, LostNeighborError
-from decentral.training.loop import Measure, Pace, check_finite
+from decentral.training.loop import Measure, Pace, Unchecked
 from decentral.training.objective import flat
 from decentral.training.task import Task
 from decentral.transport.gloo import told_by_gloo
@@ -24,7 +24,7 @@ _UNUSED = "Expected to have finished reduction"
 def train_ddp(
     module: nn.Module, task: Task, local: LocalOptimizer, world: World, epoch: int, pace: Pace, measure: Measure
 ) -> None:
-    """Train one rank's module with DDP over gloo, with its defaults, on the samples of the node of that number.
+    """Train one rank's module with DDP, with its defaults, on the samples of the node of that number.
 
     Raises:
         ConfigError: a model that DDP cannot train.
@@ -38,6 +38,7 @@ def train_ddp(
         model = DistributedDataParallel(module)
         optimizer = local.factory(model.parameters(), **local.options)
         seconds = 0.0
+        unchecked = Unchecked(on_gpu=task.device.type == "cuda")
         measure(0, seconds, {node: flat(module)}, {})
         for round in range(pace.rounds):
             began = perf_counter()
@@ -46,25 +47,27 @@ def train_ddp(
             loss = loss_of(model(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            unchecked.add(round, {node: loss.detach()})
+            if pace.is_due(round):
+                unchecked.check()
             seconds += perf_counter() - began
-            check_finite({node: loss}, round)
             if pace.is_due(round):
                 measure(round + 1, seconds, {node: flat(module)}, {node: loss.detach()})
 
 
 @contextmanager
 def ddp_group(world: World, epoch: int) -> Iterator[None]:
-    """torch's default process group, over gloo, for the length of the block; its faults become ours.
+    """torch's default process group, over gloo or NCCL, for the length of the block; its faults become ours.
 
     Raises:
         ConfigError: a model that DDP cannot train.
         LostNeighborError: another rank died or stayed silent.
     """
     patience = timedelta(seconds=max(world.transport.timeout_s, world.transport.connect_timeout_s))
-    store = world.prefixed(epoch, "ddp")
+    store, backend = world.prefixed(epoch, "ddp"), world.ddp_backend(epoch)
     try:
         with world.gloo_interface():
-            dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=patience)
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=patience)
         yield
     except RuntimeError as error:
         if _UNUSED in str(error):
@@ -74,7 +77,7 @@ def ddp_group(world: World, epoch: int) -> Iterator[None]:
             ) from error
         if (how := told_by_gloo(error)) is None:
             raise
-        raise LostNeighborError(f"node {world.rank} lost another node: {how} (DDP, gloo)") from error
+        raise LostNeighborError(f"node {world.rank} lost another node: {how} (DDP, {backend})") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

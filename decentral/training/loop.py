@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from torch import Tensor
@@ -68,7 +68,7 @@ def train(
     states = {node: algorithm.init(start.clone(), peers[node]) for node in driver.hosted}
     models = {node: state.x for node, state in states.items()}
     completed, seconds = _resumed(saved, states, objectives, driver) if saved else (0, 0.0)
-    unchecked: dict[int, Mapping[int, Tensor]] = {}  # losses by round
+    unchecked = Unchecked(on_gpu=start.device.type == "cuda")
 
     def snapshots() -> dict[int, Snapshot]:
         sent = driver.bytes_sent
@@ -83,13 +83,10 @@ def train(
             peers[node].round = round
             objectives[node].begin_step()
         losses = driver.advance({node: algorithm.step(states[node], peers[node]) for node in driver.hosted}, round)
-        unchecked[round] = losses
-        # A GPU is asked for its losses where it must be waited for anyway, and not in every round.
-        if start.device.type == "cpu" or pace.is_due(round):
+        unchecked.add(round, losses)
+        if pace.is_due(round):
             driver.settle()
-            for earlier, found in unchecked.items():
-                check_finite(found, earlier)
-            unchecked.clear()
+            unchecked.check()
         seconds += perf_counter() - began
         completed = round + 1
         if pace.is_due(round):
@@ -107,6 +104,34 @@ def _resumed(
         driver.bytes_sent[node] = saved[node].bytes_sent
     first = saved[driver.hosted[0]]
     return first.round, max(saved[node].seconds for node in driver.hosted)
+
+
+@dataclass
+class Unchecked:
+    """Losses that nobody has looked at yet. A GPU is asked where it must be waited for anyway, not in every round."""
+
+    on_gpu: bool
+    _by_round: dict[int, Mapping[int, Tensor]] = field(default_factory=dict)
+
+    def add(self, round: int, losses: Mapping[int, Tensor]) -> None:
+        """Remember a round's losses by node; those in main memory are checked at once.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        self._by_round[round] = losses
+        if not self.on_gpu:
+            self.check()
+
+    def check(self) -> None:
+        """Look at all of them, in the order of rounds.
+
+        Raises:
+            DivergedError: one is not finite; the first is named.
+        """
+        for round, losses in self._by_round.items():
+            check_finite(losses, round)
+        self._by_round.clear()
 
 
 def check_finite(losses: Mapping[int, Tensor], round: int) -> None:

@@ -43,6 +43,12 @@ def identity(place: torch.device) -> str | None:
     return str(torch.cuda.get_device_properties(place).uuid) if place.type == "cuda" else None
 
 
+def finish(place: torch.device) -> None:
+    """Wait until a GPU has done all that it was given; nothing to wait for on the CPU."""
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
 def _why_none() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"

@@ -268,10 +268,14 @@ class RankDriver(Driver):
         return self._mean(asked.x, "AllReduce", out, circle, together)
 
     def _next_sum(self, x: Tensor, circle: Circle) -> Tensor:
-        if self._reduced == len(self._sums):
-            self._sums.append(torch.empty_like(x, device=_memory(x, circle)))
+        memory, number = torch.device(_memory(x, circle)), self._reduced
         self._reduced += 1
-        return self._sums[self._reduced - 1]
+        if number == len(self._sums):
+            self._sums.append(torch.empty_like(x, device=memory))
+        kept = self._sums[number]
+        if (kept.shape, kept.dtype, kept.device) != (x.shape, x.dtype, memory):
+            self._sums[number] = torch.empty_like(x, device=memory)
+        return self._sums[number]
 
     def _mean(self, x: Tensor, kind: str, out: Tensor, circle: Circle, together: tuple[int, ...]) -> Tensor:
         out.copy_(x)

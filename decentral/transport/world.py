@@ -159,6 +159,13 @@ class World:
             return MPIEveryone(self.office, among)
         return GlooEveryone(lambda: gloo_group(store, own, len(among), self.device, patience_s), len(among))
 
+    def ddp_backend(self, epoch: int) -> str:
+        """What DDP runs on: NCCL, as its users would have it, where every rank has a GPU of its own; else gloo."""
+        whole = tuple(range(self.size))
+        if self.engine is not None and self.engine.name == nccl.NAME and self._differ(epoch, self.engine, whole):
+            return "nccl"
+        return "gloo"
+
     def _differ(self, epoch: int, engine: Engine, among: tuple[int, ...]) -> bool:
         """Whether no two of these ranks compute in the same memory."""
         store = self.prefixed(epoch, "memory")
@@ -219,7 +226,15 @@ class World:
 
 
 def _engine(transport: Transport, place: torch.device) -> Engine | None:
-    """NCCL, where the ranks compute on GPUs and may use it.
+    """NCCL, where the ranks compute on GPUs and may use it."""
+    check_place(transport, place)
+    if transport.name in ("auto", "nccl") and nccl.is_available(place):
+        return nccl.engine(place, transport.timeout_s)
+    return None
+
+
+def check_place(transport: Transport, place: torch.device) -> None:
+    """Find out whether a transport is any good where the ranks compute.
 
     Raises:
         ConfigError: it is asked for on the CPU.
@@ -232,9 +247,6 @@ def _engine(transport: Transport, place: torch.device) -> Engine | None:
         )
     if transport.name == "nccl" and not nccl.is_available(place):
         raise MissingEnvironmentError(f"transport: nccl, but torch {torch.__version__} has no NCCL; use auto")
-    if transport.name in ("auto", "nccl") and nccl.is_available(place):
-        return nccl.engine(place, transport.timeout_s)
-    return None
 
 
 def _office(launched: Launched, transport: Transport) -> Office | None:

@@ -115,6 +115,49 @@ def test_one_line_for_one_override(decentral: Command, small: Path, override: st
         assert line in result.line
 
 
+@pytest.mark.parametrize("verb", ["train", "simulate"])
+def test_a_gpu_that_is_missing_is_one_line_and_no_folder(decentral: Command, small: Path, verb: str) -> None:
+    result = decentral(verb, str(small), "-s", "device=cuda:99")
+    assert result.code == 3
+    assert result.line.startswith("device: cuda:99, but ")
+    assert not (small.parent / "runs").exists()
+
+
+def test_nccl_without_a_gpu_is_one_line_and_no_folder(decentral: Command, small: Path) -> None:
+    result = decentral("train", str(small), "-s", "transport=nccl")
+    assert result.code == 2
+    assert result.line.endswith("this rank computes on the CPU; set device: cuda, or use auto")
+    assert not (small.parent / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["check", "explain"])
+def test_what_only_plans_needs_no_gpu(decentral: Command, small: Path, verb: str) -> None:
+    assert decentral(verb, str(small), "-s", "device=cuda:99").code == 0
+
+
+def test_groups_must_divide_the_nodes(decentral: Command, small: Path) -> None:
+    result = decentral("check", str(small), "-s", "algorithm={name: hierarchical, group: 3}")
+    assert result.code == 2
+    assert result.line.endswith("nodes: 4 do not fall into groups of 3; group must divide nodes")
+    assert "algorithm.group" in result.line
+
+
+def test_explain_draws_the_graph_of_groups_and_counts_bytes_of_nodes(decentral: Command, small: Path) -> None:
+    plans = {}
+    for between in ("leaders", "ranks", "slices"):
+        choice = f"algorithm={{name: hierarchical, group: 2, between: {between}}}"
+        plan = decentral("explain", str(small), "-s", choice, "--json").json["methods"][0]
+        assert plan["name"] == f"hierarchical 2 {between} ring"
+        assert plan["topology"]["nodes"] == 2
+        plans[between] = plan["bytes_per_round_busiest_node"]
+    model = 4 * 1210  # 64 x 16 + 16 + 16 x 10 + 10 numbers
+    assert plans == {
+        "leaders": 3 * model + 64,  # one neighbor; two vectors are averaged inside, each at 2 (k - 1) / k of its size
+        "ranks": 2 * model + 64,
+        "slices": 2 * model + (model // 2 + 7) // 8 * 8 + 64,
+    }
+
+
 def test_json_carries_the_fault_too(decentral: Command, small: Path) -> None:
     result = decentral("check", str(small), "-s", "nodes=0", "--json")
     assert result.code == result.json["exit_code"] == 2

@@ -141,6 +141,41 @@ def test_all_reduce_is_the_mean_and_each_nodes_own() -> None:
     assert means[1].item() == 1.0
 
 
+def test_groups_average_by_themselves_and_whenever_they_are_ready() -> None:
+    """Nodes 0 and 2 average twice while 1 and 3 first hear of each other; all together come last."""
+    means: dict[int, list[float]] = {node: [] for node in range(4)}
+
+    async def step(node: int) -> Tensor:
+        x, together = torch.tensor([float(2**node)]), (node % 2, node % 2 + 2)
+        if node % 2:
+            await Exchange((x,), (4 - node,))
+        for asked in (AllReduce(x, together), AllReduce(2 * x, together), AllReduce(x)):
+            means[node].append((await asked).item())
+        return LOSS
+
+    oracle = driver(4)
+    run(oracle, step)
+    assert means == {0: [2.5, 5.0, 3.75], 1: [5.0, 10.0, 3.75], 2: [2.5, 5.0, 3.75], 3: [5.0, 10.0, 3.75]}
+    assert oracle.bytes_sent == {0: 14, 1: 86, 2: 14, 3: 86}, "4 and 4 among two, 6 among four; a frame is 72"
+
+
+def test_a_group_of_which_one_is_missing_is_a_deadlock() -> None:
+    async def step(node: int) -> Tensor:
+        await AllReduce(torch.zeros(1), (0, 1) if node == 0 else (1, 2))
+        return LOSS
+
+    assert deadlock(3, step).startswith("round 0: no node can go on: node 0 waits in AllReduce")
+
+
+@pytest.mark.parametrize("among", [(1, 2), (2, 0), (0, 0), (0, 3), ()], ids=str)
+def test_a_mean_among_others_or_out_of_order_is_refused(among: tuple[int, ...]) -> None:
+    async def step(node: int) -> Tensor:
+        return await AllReduce(torch.zeros(1), among)
+
+    with pytest.raises(ValueError, match=r"node 0 asked for the mean among .*; required: ascending nodes below 3"):
+        run(driver(3), step)
+
+
 def deadlock(nodes: int, step: StepOf, round: int = 0) -> str:
     with pytest.raises(DeadlockError) as caught:
         run(driver(nodes), step, round)

@@ -18,7 +18,7 @@ from decentral.transport.driver import Driver
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
-from tests.contract.ranks import on_ranks
+from tests.contract.ranks import WIRES, on_ranks
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -224,6 +224,43 @@ def test_an_all_reduce_that_one_node_leaves_out_ends_within_the_timeout() -> Non
     assert said.startswith("node 0 waited ")
     assert "for all nodes in round 2" in said
     assert said.endswith("(AllReduce, 0.0 kB, gloo)")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_group_is_made_once_and_its_loss_names_its_nodes(wire: str) -> None:
+    done = Event()
+
+    def work(world: World) -> tuple[list[float], str]:
+        driver = rank_driver(world, GRAPHS["path"], timeout_s=3.0)
+        together = (0, 1) if world.rank < 2 else (2, 3)
+        means: list[float] = []
+
+        async def step() -> Tensor:
+            for among in (together, together, None):
+                means.append((await AllReduce(torch.tensor([float(world.rank)]), among)).item())
+            return LOSS
+
+        advance(driver, step())
+        made = len(driver._circles)
+        assert made == 2, "of two, and of all"
+
+        async def alone() -> Tensor:
+            return await AllReduce(torch.zeros(5), together)
+
+        said = ""
+        if world.rank == 0:
+            try:
+                said = lost(lambda: advance(driver, alone(), round=2))
+            finally:
+                done.set()
+        else:
+            done.wait(PATIENCE_S)
+        driver.close()
+        return means, said
+
+    found = on_ranks(4, work, wire=wire)
+    assert [means for means, _ in found] == [2 * [0.5] + [1.5]] * 2 + [2 * [2.5] + [1.5]] * 2
+    assert "for nodes 0, 1 in round 2" in found[0][1]
 
 
 STAMPED = {
