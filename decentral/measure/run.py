@@ -10,17 +10,16 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
-from decentral.config import Experiment, Hierarchical, OwnCode
+from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.saving import Keeping, saving
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.topology import gallery
-from decentral.topology.groups import members
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import algorithm_of
+from decentral.training.algorithm import algorithm_of, between_nodes, vertices
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Pace, train
 from decentral.training.objective import Objective
@@ -92,31 +91,31 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
         MissingEnvironmentError: a package is missing.
     """
     local = local_optimizer(method.optimizer)
-    groups, topology = _graphs(experiment, method)
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
+    groups, topology = _graphs(experiment, method, algorithm)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
     return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups)
 
 
-def _graphs(experiment: Experiment, method: ResolvedMethod) -> tuple[Topology | None, Topology | None]:
+def _graphs(
+    experiment: Experiment, method: ResolvedMethod, algorithm: Algorithm | None
+) -> tuple[Topology | None, Topology | None]:
     """The graph of groups and the graph of nodes, where a method has them."""
-    algorithm, section = method.algorithm, method.topology
-    if algorithm.centralized:
+    section = method.topology
+    if method.algorithm.centralized:
         return None, None
-    size = algorithm.group if isinstance(algorithm, Hierarchical) else 1
-    if experiment.nodes % size:
-        raise ConfigError(
-            f"nodes: {experiment.nodes} do not fall into groups of {size}; group must divide nodes",
-            (*algorithm.path, "group"),
-        )
-    vertices = experiment.nodes // size
     graph = gallery.load(
-        section.name, section.options, vertices, section.weights, experiment.folder, section.path, section.schedule
+        section.name,
+        section.options,
+        vertices(algorithm, experiment.nodes, method.algorithm.path),
+        section.weights,
+        experiment.folder,
+        section.path,
+        section.schedule,
     )
-    if not isinstance(algorithm, Hierarchical):
-        return None, graph
-    return graph, members(graph, size, linked=1 if algorithm.between == "leaders" else size)
+    whole = between_nodes(algorithm, graph)
+    return None if whole is graph else graph, whole
 
 
 def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:

@@ -8,9 +8,12 @@ from typing import Any
 from decentral import config
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.local import Local
 from decentral.config import KeyPath
 from decentral.errors import ConfigError
+from decentral.topology.groups import members
+from decentral.topology.topology import Topology
 from decentral.user_code import called, checked_options, imported
 
 
@@ -41,3 +44,22 @@ def own_algorithm(own: object, options: Mapping[str, Any], local: Local, name: s
     checked = checked_options(partial(own, local=local), options, at)
     made: Algorithm = called(own, options={"local": local, **checked}, at=at)
     return made
+
+
+def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
+    """How many vertices the algorithm's topology has: one for each node, or for each group of nodes.
+
+    Raises:
+        ConfigError: the nodes do not fall into such groups.
+    """
+    size = algorithm.group if isinstance(algorithm, Hierarchical) else 1
+    if nodes % size:
+        raise ConfigError(f"nodes: {nodes} do not fall into groups of {size}; group must divide nodes", (*at, "group"))
+    return nodes // size
+
+
+def between_nodes(algorithm: Algorithm | None, graph: Topology) -> Topology:
+    """The graph of nodes that the algorithm's topology means: itself, or its groups taken apart."""
+    if not isinstance(algorithm, Hierarchical):
+        return graph
+    return members(graph, algorithm.group, linked=1 if algorithm.between == "leaders" else algorithm.group)

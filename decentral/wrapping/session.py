@@ -15,11 +15,12 @@ from decentral.fused import warm_up
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
+from decentral.training.algorithm import between_nodes, vertices
 from decentral.transport.world import World
 from decentral.wrapping.flat_model import FlatModel
 from decentral.wrapping.optimizer import GossipOptimizer
 from decentral.wrapping.rounds import Rounds
-from decentral.wrapping.settings import Named, algorithm_named, topology_named
+from decentral.wrapping.settings import Named, algorithm_named, placed, topology_named
 from decentral.wrapping.user_optimizer import UserOptimizer
 from decentral.wrapping.wrapped import Buffers, Wrapped, start_alike
 
@@ -54,7 +55,9 @@ class Session:
         flat = FlatModel(model, optimizer)
         local = UserOptimizer(optimizer, flat)
         method = algorithm_named(algorithm, local, compression)
-        graph = topology_named(topology, self.world.size)
+        with placed():
+            parts = vertices(method, self.world.size, ("algorithm",))
+        graph = between_nodes(method, topology_named(topology, parts))
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
         epoch = self._agreed_epoch(run, told)

@@ -13,10 +13,14 @@ from decentral.peer import Peer
 
 METHODS: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in ALGORITHMS},
+    "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
     "dsgd every third round": {"name": "dsgd", "every": 3},
     "dsgd combine-then-adapt every other round": {"name": "dsgd", "every": 2, "order": "combine-then-adapt"},
 }
+
+REDUCING = ("allreduce", "hierarchical")
+"""Those that step with a sum in place of the node's own gradient."""
 
 
 @dataclass(slots=True)
