@@ -20,6 +20,7 @@ LAYERS = {
         "decentral.seeding",
         "decentral.shipped",
         "decentral.strict_yaml",
+        "decentral.timeline",
         "decentral.config",
         "decentral.document",
         "decentral.faults",

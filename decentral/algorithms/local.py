@@ -1,6 +1,6 @@
 """The local optimizer: any torch.optim class, over views into the flat vector."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from decentral.peer import Layout
 class LocalOptimizer:
     """A torch.optim class and its options, the learning rate among them."""
 
-    factory: type[torch.optim.Optimizer]
+    factory: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def bind(self, x: Tensor, layout: Layout) -> "BoundOptimizer":

@@ -12,6 +12,7 @@ from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[att
 
 from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
+from decentral.timeline import Timeline
 from decentral.topology.topology import Topology
 from decentral.transport.driver import GradientAt
 from decentral.transport.everyone import Everyone, GlooEveryone
@@ -19,6 +20,7 @@ from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group
 from decentral.transport.launcher import Launched
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
+from decentral.transport.traced import traced_wires
 from decentral.transport.wiring import Wires, Wiring
 
 
@@ -96,7 +98,13 @@ class World:
         return PrefixStore(f"run/{epoch}/{name}", self.store)
 
     def driver(
-        self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int, largest: int = 0
+        self,
+        topology: Topology | None,
+        gradient: GradientAt,
+        run: int,
+        epoch: int,
+        largest: int = 0,
+        timeline: Timeline | None = None,
     ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
@@ -105,9 +113,12 @@ class World:
             run: 64-bit digest of the experiment.
             epoch: number of the run in this job.
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
+            timeline: where what the links do is noted, if anywhere.
         """
 
         wires = self.wiring(epoch, largest).connect(topology.neighbors(self.rank)) if topology else Wires()
+        if timeline is not None:
+            wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)
         return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s)
 
