@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, doctor, explain, launch, report, simulate, speedup, topology, train
+from decentral.cli import bench, check, doctor, explain, launch, report, simulate, speedup, topology, trace, train
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 from decentral.transport.launcher import is_first
@@ -40,6 +40,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
+app.add_typer(trace.app, name="trace")
 
 
 def run() -> None:

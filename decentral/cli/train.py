@@ -1,7 +1,20 @@
 """`decentral train FILE`: the experiment's own method on real processes."""
 
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Jitter, Latency, Loss, Netlab, Nproc, Out, Overrides, Rate
+from decentral.cli.options import (
+    AsJson,
+    File,
+    Jitter,
+    Latency,
+    Loss,
+    Netlab,
+    Nproc,
+    Out,
+    Overrides,
+    Rate,
+    Trace,
+    TraceRounds,
+)
 
 
 def train(
@@ -10,6 +23,8 @@ def train(
     nproc: Nproc = None,
     out: Out = None,
     json: AsJson = False,
+    trace: Trace = False,
+    trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
     rate: Rate = None,
     latency: Latency = None,
@@ -19,6 +34,7 @@ def train(
     """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
     from decentral.cli import ranks
     from decentral.cli.netlab import lab
+    from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.record import new_folder
@@ -26,7 +42,7 @@ def train(
     from decentral.measure.speedup import run_alone
     from decentral.transport.launcher import launched
 
-    overrides = set_ or []
+    overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
@@ -36,12 +52,13 @@ def train(
             with ranks.checking(nproc, experiment.nodes, hosts):
                 own_method(experiment)
             folder = new_folder(out, experiment.name)
-            ranks.start(["train"], file, overrides, experiment, folder, json, lab=hosts)
+            ranks.start(["train"], file, overrides, experiment, folder, json, words(traced), hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)
             with progress(experiment.rounds, shown=world.rank == 0) as shown:
-                run_alone(world, experiment, folder, ranks.command("train", file, overrides), shown)
+                command = ranks.command("train", file, overrides, words(traced))
+                run_alone(world, experiment, folder, command, shown, traced)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:
@@ -49,4 +66,6 @@ def train(
 
         print_json(read_comparison(folder / DOCUMENT).model_dump(mode="json"))
     else:
+        if traced:
+            stdout().print(f"traced; decentral trace merge {folder}, or trace summary {folder}")
         stdout().print(f"recorded in {folder}; decentral report {folder} draws it")

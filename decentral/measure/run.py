@@ -1,7 +1,8 @@
 """Run one method at one seed: on real processes, or in the lockstep simulator. Everything a run needs is built here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -17,20 +18,24 @@ from decentral.algorithms.local import LocalOptimizer
 from decentral.config import Experiment
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError
 from decentral.measure.evaluation import Evaluator, Observe
+from decentral.measure.recording import Tracing, recording
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
+from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.ddp import train_ddp
-from decentral.training.loop import Pace, train
+from decentral.training.loop import Measure, Pace, train
 from decentral.training.objective import Objective
 from decentral.training.optimizer import local_optimizer
 from decentral.training.task import Task, task
-from decentral.transport.driver import Driver, all_reduce_bytes
+from decentral.training.traced import TracedGradient, traced_ddp, traced_local
+from decentral.transport.driver import Driver, GradientAt, all_reduce_bytes
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
+from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame, called, checked_options, imported
 
@@ -150,27 +155,40 @@ def simulate(prepared: Prepared, observe: Observe) -> dict[int, nn.Module]:
     return _trained(prepared, driver, objectives, observe)
 
 
-def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Observe) -> dict[int, nn.Module]:
+def run_on(
+    world: World, prepared: Prepared, epoch: int, run: int, observe: Observe, tracing: Tracing | None = None
+) -> dict[int, nn.Module]:
     """Run this process's node of a method on real processes; its trained module, by node.
 
     Args:
         epoch: number of the run in this job; no two runs of a job share one.
         run: 64-bit digest of the experiment.
+        tracing: where the run's timeline is written, if it has one; the models are the same.
 
     Raises:
         DivergedError: a loss is not finite, here or at another node.
         LostNeighborError: a neighbor died or stayed silent.
     """
-    objective = prepared.task.objective(world.rank)
+    task = prepared.task
+    with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
+        return _run_on(world, prepared, epoch, run, observe, timeline)
+
+
+def _run_on(
+    world: World, prepared: Prepared, epoch: int, run: int, observe: Observe, timeline: Timeline | None
+) -> dict[int, nn.Module]:
     if world.agree(f"data/{epoch}", str(prepared.task.fingerprint)) != str(prepared.task.fingerprint):
         raise ConfigError(
             f"node {world.rank} loaded other samples than node 0; data must be the same on all: seed what it draws"
         )
-    driver = driver_of(world, prepared, objective, run, epoch)
+    driver, objective = _driver_and_objective(world, prepared, epoch, run, timeline)
     try:
         if prepared.algorithm is None:
-            return _trained_by_ddp(world, prepared, driver, epoch, observe)
-        return _trained(prepared, driver, {world.rank: objective}, observe)
+            return _trained_by_ddp(world, prepared, driver, epoch, observe, timeline)
+        if timeline is not None:
+            local = traced_local(prepared.local, timeline)
+            prepared = replace(prepared, algorithm=replace(prepared.algorithm, local=local))
+        return _trained(prepared, driver, {world.rank: objective}, observe, timeline)
     except DecentralError as error:
         world.report(epoch, error)
         raise _with_first_cause(error, world.first_fault(epoch)) from error
@@ -181,36 +199,59 @@ def run_on(world: World, prepared: Prepared, epoch: int, run: int, observe: Obse
         driver.close()
 
 
-def driver_of(world: World, prepared: Prepared, objective: Objective, run: int, epoch: int) -> RankDriver:
+def _driver_and_objective(
+    world: World, prepared: Prepared, epoch: int, run: int, timeline: Timeline | None
+) -> tuple[Driver, Objective]:
+    if timeline is None:
+        objective = prepared.task.objective(world.rank)
+        return driver_of(world, prepared, objective.gradient, run, epoch), objective
+    gradient = TracedGradient(prepared.task, world.rank, timeline)
+    driver = driver_of(world, prepared, gradient, run, epoch, timeline)
+    return TracedDriver(driver, timeline), gradient.objective
+
+
+def driver_of(
+    world: World, prepared: Prepared, gradient: GradientAt, run: int, epoch: int, timeline: Timeline | None = None
+) -> RankDriver:
     """The driver of this process's node for one run."""
     largest = prepared.dry_run(world.rank).largest_frame if prepared.topology and prepared.algorithm else 0
-    return world.driver(prepared.topology, objective.gradient, run, epoch, largest)
+    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline)
 
 
 def _trained(
-    prepared: Prepared, driver: Driver, objectives: Mapping[int, Objective], observe: Observe
+    prepared: Prepared,
+    driver: Driver,
+    objectives: Mapping[int, Objective],
+    observe: Observe,
+    timeline: Timeline | None = None,
 ) -> dict[int, nn.Module]:
     assert prepared.algorithm is not None
     peers = {node: prepared.peer(node) for node in objectives}
     modules = {node: objective.module for node, objective in objectives.items()}
-    evaluate = Evaluator(prepared.task, driver, modules, observe)
+    evaluate: Measure = Evaluator(prepared.task, driver, modules, observe)
+    if timeline is not None:
+        evaluate = timeline.timed("evaluate", evaluate)
     start = prepared.task.start()
     models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
     return {node: objectives[node].module_at(x) for node, x in models.items()}
 
 
 def _trained_by_ddp(
-    world: World, prepared: Prepared, driver: Driver, epoch: int, observe: Observe
+    world: World, prepared: Prepared, driver: Driver, epoch: int, observe: Observe, timeline: Timeline | None
 ) -> dict[int, nn.Module]:
     module, node = prepared.task.module(), world.rank
-    evaluate = Evaluator(prepared.task, driver, {node: module}, observe)
+    task, local = prepared.task, prepared.local
+    evaluate: Measure = Evaluator(task, driver, {node: module}, observe)
+    if timeline is not None:
+        evaluate = timeline.timed("evaluate", evaluate)
+        task, local = traced_ddp(task, local, module, timeline)
     gradient_bytes = all_reduce_bytes(prepared.task.start(), world.size)
 
     def measure(round: int, *of: Any) -> None:
         driver.bytes_sent[node] = round * gradient_bytes
         evaluate(round, *of)
 
-    train_ddp(module, prepared.task, prepared.local, world, epoch, prepared.pace, measure)
+    train_ddp(module, task, local, world, epoch, prepared.pace, measure)
     return {node: module}
 
 
