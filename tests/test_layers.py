@@ -238,6 +238,7 @@ def run_as(*arguments: str) -> str:
         ("train", "--help"),
         ("speedup", "--help"),
         ("launch", "--help"),
+        ("trace", "--help"),
         ("doctor", "--help"),
         ("launch", str(PACKAGE.parent / "launch" / "quickstart.yaml"), "--with", "slurm", "--dry-run"),
     ],

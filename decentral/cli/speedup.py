@@ -63,6 +63,8 @@ def speedup(
                 compare(world, experiment, folder, command, shown, traced)
     if this is None or (this.rank == 0 and not ranks.started_by_us()):
         conclude(folder, json)
+        if traced and not json:
+            stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
 
 
 def conclude(folder: Path, json: bool) -> None:

@@ -1,6 +1,10 @@
 """`--trace` on real processes, and `decentral trace` on what they left."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -72,6 +76,54 @@ def test_each_run_of_a_comparison_has_its_own_trace(small: Path, decentral: Comm
             assert counts["round"] == counts["forward"] == counts["local step"] == 12
             assert counts["evaluate"] == 4
             assert counts["wait"] == messages
+
+
+ANOTHER_CLOCK = ("unshare", "--time", "--monotonic", "5000", "--kill-child")
+AHEAD_NS = 5_000 * 10**9
+
+
+def can_have_another_clock() -> bool:
+    try:
+        return subprocess.run([*ANOTHER_CLOCK, "true"], capture_output=True, check=False, timeout=10).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not can_have_another_clock(), reason="needs root and Linux's time namespaces")
+def test_ranks_whose_clocks_differ_are_merged_on_one(small: Path, decentral: Command) -> None:
+    """As on two hosts that have not been up for the same time: every message must arrive after it was sent."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    train = (sys.executable, "-m", "decentral", "train", small.name, "-s", "nodes=2", "--trace", "--out", "run")
+    processes = [
+        subprocess.Popen(
+            [*prefix, *train],
+            cwd=small.parent,
+            env=os.environ | where | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for rank, prefix in enumerate(((), ANOTHER_CLOCK))
+    ]
+    try:
+        told = [process.communicate(timeout=150)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], told
+    origin = json.loads((small.parent / "run" / "trace" / "rank-1.json").read_text())["otherData"]
+    assert abs(origin["ahead_ns"] - AHEAD_NS) <= origin["round_trip_ns"] / 2
+    assert "2 ranks, clocks within" in decentral("trace", "merge", "run").out
+    merged = events(small.parent / "run" / "trace.json")
+    sent, arrived = ({e["id"]: e["ts"] for e in merged if e["ph"] == phase} for phase in "sf")
+    assert len(sent) == len(arrived) == 2 * 12
+    assert all(sent[message] <= arrived[message] for message in sent)
+    assert max(event["ts"] for event in merged if "ts" in event) < AHEAD_NS / 1000 / 2
 
 
 def test_what_is_no_trace_is_told_in_one_line(decentral: Command, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from decentral.errors import ConfigError, DivergedError
 from decentral.loading import load
 from decentral.measure.recording import Tracing
 from decentral.measure.run import Prepared, own_method, run_on
-from decentral.measure.trace import Event, RankTrace, merge, on_one_clock, rank_file, read_ranks
-from decentral.measure.trace_summary import SHARES, overlap, shares, summary
+from decentral.measure.trace import Event, RankTrace, merge, on_one_clock, rank_file, read_ranks, write_rank
+from decentral.measure.trace_summary import SHARES, shares, summary
 from decentral.timeline import Timeline
 from decentral.training.objective import flat
 from decentral.transport.world import World
@@ -246,34 +246,6 @@ def test_a_summary_in_known_numbers(tmp_path: Path) -> None:
         )
 
 
-def spans(*given: tuple[str, float, float]) -> list[Event]:
-    return [Event(ph="X", name=cat, cat=cat, pid=0, ts=began, dur=done - began) for cat, began, done in given]
-
-
-def test_each_moment_is_counted_once() -> None:
-    """What nests counts for the innermost, what touches does not nest, and evaluations are no part of it."""
-    events = spans(
-        ("evaluate", 0, 50),
-        ("round", 100, 200),
-        ("mix", 110, 150),
-        ("local step", 120, 130),
-        ("wait", 150, 190),
-    )
-    found = {name: share for name, share in shares(events).items() if share}
-    assert found == pytest.approx({"mix": 0.3, "local step": 0.1, "wait": 0.4, "other": 0.2})
-
-
-def test_overlap_is_the_share_that_was_computed_in() -> None:
-    computed = spans(("forward", 0, 10), ("backward", 10, 30), ("wait", 30, 45), ("mix", 50, 60))
-    exchange = [
-        Event(ph=ph, name="exchange", cat="exchange", pid=0, ts=ts, id=key)
-        for key, began, ended in (("a", 5, 45), ("b", 55, 65))
-        for ph, ts in (("b", began), ("e", ended))
-    ]
-    assert overlap(computed) is None
-    assert overlap(computed + exchange) == pytest.approx((25 + 5) / (40 + 10))
-
-
 TORN: dict[str, Any] = {
     "cut": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
@@ -324,8 +296,6 @@ def test_a_missing_rank_is_told_and_the_others_are_merged(tmp_path: Path) -> Non
 
 
 def test_a_rank_that_saw_nothing_can_be_merged(tmp_path: Path) -> None:
-    from decentral.measure.trace import write_rank
-
     about = {"label": "dsgd", "seed": 0, "nodes": 1, "ahead_ns": 0, "round_trip_ns": 0}
     write_rank(tmp_path, Timeline(0), about)
     ranks = read_ranks(tmp_path)
