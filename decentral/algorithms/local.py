@@ -1,6 +1,6 @@
 """The local optimizer: what a step may ask of it, and the one that an experiment names, over views into the vector."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,7 +30,7 @@ class Local(Protocol):
 class LocalOptimizer:
     """A torch.optim class and its options, the learning rate among them."""
 
-    factory: type[torch.optim.Optimizer]
+    factory: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def bind(self, x: Tensor, layout: Layout) -> "BoundOptimizer":

@@ -13,7 +13,20 @@ from typing import Any
 
 import typer
 
-from decentral.cli import bench, check, doctor, explain, export, launch, report, simulate, speedup, topology, train
+from decentral.cli import (
+    bench,
+    check,
+    doctor,
+    explain,
+    export,
+    launch,
+    report,
+    simulate,
+    speedup,
+    topology,
+    trace,
+    train,
+)
 from decentral.cli.console import STARTED_BY, Prints, complain, fail
 from decentral.errors import INTERRUPTED, DecentralError, MissingEnvironmentError
 from decentral.transport.launcher import is_first
@@ -41,6 +54,7 @@ app.command("doctor")(doctor.doctor)
 app.command("export", help=export.HELP)(export.export)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
+app.add_typer(trace.app, name="trace")
 
 
 def run() -> None:

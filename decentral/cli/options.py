@@ -16,6 +16,14 @@ Nproc = Annotated[
     int | None,
     typer.Option("--nproc", min=1, metavar="N", help="Processes to start on this machine: one per node."),
 ]
+Trace = Annotated[
+    bool,
+    typer.Option("--trace", help="Record a timeline of each rank in RUN/trace; `decentral trace` merges them."),
+]
+TraceRounds = Annotated[
+    int | None,
+    typer.Option("--trace-rounds", min=1, metavar="N", help="Keep the last N rounds of it; 200 unless given."),
+]
 Netlab = Annotated[
     int | None,
     typer.Option("--netlab", min=2, metavar="HOSTS", help="Run in a network lab of so many hosts, one a node (root)."),

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
-def command(verb: str, file: Path, overrides: Sequence[str]) -> str:
+def command(verb: str, file: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
     """The command that a user would type for this job."""
-    return shlex.join(["decentral", verb, str(file), *_options(overrides)]) + ("" if verb == "simulate" else here())
+    return shlex.join(["decentral", verb, str(file), *_options(overrides), *more]) + (
+        "" if verb == "simulate" else here()
+    )
 
 
 def _options(overrides: Sequence[str]) -> list[str]:

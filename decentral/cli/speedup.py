@@ -3,7 +3,20 @@
 from pathlib import Path
 
 from decentral.cli.console import print_json, progress, stdout
-from decentral.cli.options import AsJson, File, Jitter, Latency, Loss, Netlab, Nproc, Out, Overrides, Rate
+from decentral.cli.options import (
+    AsJson,
+    File,
+    Jitter,
+    Latency,
+    Loss,
+    Netlab,
+    Nproc,
+    Out,
+    Overrides,
+    Rate,
+    Trace,
+    TraceRounds,
+)
 
 
 def speedup(
@@ -12,6 +25,8 @@ def speedup(
     nproc: Nproc = None,
     out: Out = None,
     json: AsJson = False,
+    trace: Trace = False,
+    trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
     rate: Rate = None,
     latency: Latency = None,
@@ -21,6 +36,7 @@ def speedup(
     """Compare the file's algorithm, its `compare:` and its baselines at every seed; a table and a report."""
     from decentral.cli import ranks
     from decentral.cli.netlab import lab
+    from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest, prepare_all
@@ -28,7 +44,7 @@ def speedup(
     from decentral.methods import methods
     from decentral.transport.launcher import launched
 
-    overrides = set_ or []
+    overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
@@ -38,14 +54,17 @@ def speedup(
             with ranks.checking(nproc, experiment, hosts):
                 prepare_all(experiment, methods(experiment), experiment.seeds[0])
             folder = new_folder(out, experiment.name)
-            ranks.start(["speedup"], file, overrides, experiment, folder, json, lab=hosts)
+            ranks.start(["speedup"], file, overrides, experiment, folder, json, words(traced), hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             folder = ranks.agreed_folder(world, out, experiment.name)
             with progress(experiment.rounds, shown=world.rank == 0) as shown:
-                compare(world, experiment, folder, ranks.command("speedup", file, overrides), shown)
+                command = ranks.command("speedup", file, overrides, words(traced))
+                compare(world, experiment, folder, command, shown, traced)
     if this is None or (this.rank == 0 and not ranks.started_by_us()):
         conclude(folder, json)
+        if traced and not json:
+            stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
 
 
 def conclude(folder: Path, json: bool) -> None:

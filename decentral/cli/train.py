@@ -16,6 +16,8 @@ from decentral.cli.options import (
     Overrides,
     Rate,
     Resume,
+    Trace,
+    TraceRounds,
 )
 
 
@@ -27,6 +29,8 @@ def train(
     resume: Resume = None,
     from_: From = None,
     json: AsJson = False,
+    trace: Trace = False,
+    trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
     rate: Rate = None,
     latency: Latency = None,
@@ -36,6 +40,7 @@ def train(
     """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
     from decentral.cli import ranks
     from decentral.cli.netlab import lab
+    from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.record import claimed, new_folder
@@ -44,12 +49,12 @@ def train(
     from decentral.measure.speedup import run_alone
     from decentral.transport.launcher import launched
 
-    overrides = set_ or []
+    overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
     this = launched()
-    command = ranks.command("train", file, overrides)
+    command = ranks.command("train", file, overrides, words(traced))
     with loaded.document.placing():
         origin = ranks.origin(resume, from_, out)
         if this is None:
@@ -60,7 +65,7 @@ def train(
                     origin = chosen(origin)
                     checked(origin, experiment, ready, range(experiment.nodes))
             folder = resume or new_folder(out, experiment.name)
-            more = origin.options if origin else ()
+            more = [*(origin.options if origin else ()), *words(traced)]
             with claimed(folder):
                 ranks.start(["train"], file, overrides, experiment, folder, json, more, hosts)
         else:
@@ -69,7 +74,7 @@ def train(
             folder = resume or ranks.agreed_folder(world, out, experiment.name)
             mine = world.rank == 0 and not ranks.started_by_us()
             with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
-                run_alone(world, experiment, folder, command, shown, origin)
+                run_alone(world, experiment, folder, command, shown, origin, traced)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:
@@ -77,4 +82,6 @@ def train(
 
         print_json(read_comparison(folder / DOCUMENT).model_dump(mode="json"))
     else:
+        if traced:
+            stdout().print(f"traced; decentral trace merge {folder}, or trace summary {folder}")
         stdout().print(f"recorded in {folder}; decentral report {folder} draws it")

@@ -152,7 +152,7 @@ def _bare(ready: Prepared) -> Prepared:
 
 def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: int) -> Subject:
     node, objective = world.rank, ready.task.objective(world.rank)
-    driver = stack.enter_context(closing(driver_of(world, ready, objective, run, epoch)))
+    driver = stack.enter_context(closing(driver_of(world, ready, objective.gradient, run, epoch)))
     peer, algorithm = ready.peer(node), ready.algorithm
     assert algorithm is not None
     state = algorithm.init(ready.task.start(), peer)

@@ -1,7 +1,8 @@
 """Run one method at one seed: on real processes, or in the lockstep simulator. Everything a run needs is built here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -13,22 +14,26 @@ from decentral.algorithms.local import LocalOptimizer
 from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
+from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
+from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import algorithm_of, between_nodes, vertices
 from decentral.training.ddp import train_ddp
-from decentral.training.loop import Pace, train
+from decentral.training.loop import Measure, Pace, train
 from decentral.training.objective import Objective
 from decentral.training.optimizer import local_optimizer
 from decentral.training.task import Task, task
-from decentral.transport.driver import Driver, all_reduce_bytes
+from decentral.training.traced import TracedGradient, traced_ddp, traced_local
+from decentral.transport.driver import Driver, GradientAt, all_reduce_bytes
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
+from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
 
@@ -153,7 +158,13 @@ def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = Non
 
 
 def run_on(
-    world: World, prepared: Prepared, epoch: int, run: int, observe: Observe, keeping: Keeping | None = None
+    world: World,
+    prepared: Prepared,
+    epoch: int,
+    run: int,
+    observe: Observe,
+    keeping: Keeping | None = None,
+    tracing: Tracing | None = None,
 ) -> dict[int, nn.Module]:
     """Run this process's node of a method on real processes; its trained module, by node.
 
@@ -161,22 +172,39 @@ def run_on(
         epoch: number of the run in this job; no two runs of a job share one.
         run: 64-bit digest of the experiment.
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
+        tracing: where the run's timeline is written, if it has one; the models are the same.
 
     Raises:
         DivergedError: a loss is not finite, here or at another node.
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
-    objective = prepared.task.objective(world.rank)
+    task = prepared.task
+    with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
+        return _run_on(world, prepared, epoch, run, observe, keeping, timeline)
+
+
+def _run_on(
+    world: World,
+    prepared: Prepared,
+    epoch: int,
+    run: int,
+    observe: Observe,
+    keeping: Keeping | None,
+    timeline: Timeline | None,
+) -> dict[int, nn.Module]:
     if world.agree(f"data/{epoch}", str(prepared.task.fingerprint)) != str(prepared.task.fingerprint):
         raise ConfigError(
             f"node {world.rank} loaded other samples than node 0; data must be the same on all: seed what it draws"
         )
-    driver = driver_of(world, prepared, objective, run, epoch)
+    driver, objective = _driver_and_objective(world, prepared, epoch, run, timeline)
     try:
         if prepared.algorithm is None:
-            return _trained_by_ddp(world, prepared, driver, epoch, observe)
-        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch)
+            return _trained_by_ddp(world, prepared, driver, epoch, observe, timeline)
+        if timeline is not None:
+            local = traced_local(prepared.local, timeline)
+            prepared = replace(prepared, algorithm=replace(prepared.algorithm, local=local))
+        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch, timeline)
     except PreemptedError:
         raise
     except DecentralError as error:
@@ -189,9 +217,23 @@ def run_on(
         driver.close()
 
 
-def driver_of(world: World, prepared: Prepared, objective: Objective, run: int, epoch: int) -> RankDriver:
+def _driver_and_objective(
+    world: World, prepared: Prepared, epoch: int, run: int, timeline: Timeline | None
+) -> tuple[Driver, Objective]:
+    if timeline is None:
+        objective = prepared.task.objective(world.rank)
+        return driver_of(world, prepared, objective.gradient, run, epoch), objective
+    gradient = TracedGradient(prepared.task, world.rank, timeline)
+    driver = driver_of(world, prepared, gradient, run, epoch, timeline)
+    return TracedDriver(driver, timeline), gradient.objective
+
+
+def driver_of(
+    world: World, prepared: Prepared, gradient: GradientAt, run: int, epoch: int, timeline: Timeline | None = None
+) -> RankDriver:
     """The driver of this process's node for one run."""
-    return world.driver(prepared.topology, objective.gradient, run, epoch, _largest_frame(prepared, world.rank))
+    largest = _largest_frame(prepared, world.rank)
+    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline)
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:
@@ -214,11 +256,14 @@ def _trained(
     keeping: Keeping | None,
     world: World | None = None,
     epoch: int = 0,
+    timeline: Timeline | None = None,
 ) -> dict[int, nn.Module]:
     assert prepared.algorithm is not None
     peers = {node: prepared.peer(node) for node in objectives}
     modules = {node: objective.module for node, objective in objectives.items()}
-    evaluate = Evaluator(prepared.task, driver, modules, observe)
+    evaluate: Measure = Evaluator(prepared.task, driver, modules, observe)
+    if timeline is not None:
+        evaluate = timeline.timed("evaluate", evaluate)
     start = prepared.task.start()
     saved = keeping.saved if keeping else None
     with saving(keeping, driver.hosted, world, epoch) as boundary:
@@ -227,17 +272,21 @@ def _trained(
 
 
 def _trained_by_ddp(
-    world: World, prepared: Prepared, driver: Driver, epoch: int, observe: Observe
+    world: World, prepared: Prepared, driver: Driver, epoch: int, observe: Observe, timeline: Timeline | None
 ) -> dict[int, nn.Module]:
     module, node = prepared.task.module(), world.rank
-    evaluate = Evaluator(prepared.task, driver, {node: module}, observe)
+    task, local = prepared.task, prepared.local
+    evaluate: Measure = Evaluator(task, driver, {node: module}, observe)
+    if timeline is not None:
+        evaluate = timeline.timed("evaluate", evaluate)
+        task, local = traced_ddp(task, local, module, timeline)
     gradient_bytes = all_reduce_bytes(prepared.task.start(), world.size)
 
     def measure(round: int, *of: Any) -> None:
         driver.bytes_sent[node] = round * gradient_bytes
         evaluate(round, *of)
 
-    train_ddp(module, prepared.task, prepared.local, world, epoch, prepared.pace, measure)
+    train_ddp(module, task, local, world, epoch, prepared.pace, measure)
     return {node: module}
 
 

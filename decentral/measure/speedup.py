@@ -17,6 +17,7 @@ from decentral.errors import ConfigError, DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
 from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
+from decentral.measure.recording import Tracing
 from decentral.measure.resume import Origin, checked, keeping, resumed
 from decentral.measure.run import Prepared, digest, own_method, prepare_all, refuse_ddp, run_on, simulate
 from decentral.measure.saving import Keeping
@@ -31,13 +32,21 @@ Progress = Callable[[str, Evaluation], None]
 """Called as progress(name of the run, evaluation)."""
 
 
-def compare(world: World, experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+def compare(
+    world: World,
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    trace_rounds: int | None = None,
+) -> Comparison:
     """Run every method at every seed, as one of the ranks; rank 0 writes the document into the folder.
 
     A run that diverges is recorded as such, and the others go on.
 
     Args:
         command: what reproduces the comparison, for the report.
+        trace_rounds: how many rounds of each run's timeline are kept; None: the runs have none.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
@@ -51,14 +60,21 @@ def compare(world: World, experiment: Experiment, folder: Path, command: str, pr
         order = list(enumerate(ready))
         for index, method in order[turn % len(order) :] + order[: turn % len(order)]:
             name = f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', method.label).strip('.-')}/seed-{seed}"
-            perform = partial(run_on, world, method, next(epochs), digest(experiment))
+            tracing = Tracing(folder / name, trace_rounds) if trace_rounds else None
+            perform = partial(run_on, world, method, next(epochs), digest(experiment), tracing=tracing)
             result, _ = recorded(folder, name, experiment, method, perform, progress)
             results[method.label].append(result)
     return written(folder, experiment, command, "wall", ready, results, world.rank)
 
 
 def run_alone(
-    world: World, experiment: Experiment, folder: Path, command: str, progress: Progress, origin: Origin | None = None
+    world: World,
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    origin: Origin | None = None,
+    trace_rounds: int | None = None,
 ) -> Comparison:
     """Run the experiment's own method at its first seed, as one of the ranks.
 
@@ -76,7 +92,8 @@ def run_alone(
     if plan and origin:
         _all_can_resume(world, origin, experiment, ready)
         plan = resumed(plan, origin, experiment, ready, [world.rank], command)
-    perform = partial(run_on, world, ready, 0, digest(experiment), keeping=plan)
+    tracing = Tracing(folder, trace_rounds) if trace_rounds else None
+    perform = partial(run_on, world, ready, 0, digest(experiment), keeping=plan, tracing=tracing)
     return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank, plan)
 
 

@@ -13,6 +13,7 @@ from torch.distributed import HashStore, PrefixStore, Store, rendezvous  # type:
 
 from decentral.config import Transport
 from decentral.errors import ConfigError, DecentralError, LostNeighborError, MissingEnvironmentError
+from decentral.timeline import Timeline
 from decentral.topology.matchings import matchings
 from decentral.topology.topology import Topology
 from decentral.transport import nccl
@@ -24,6 +25,7 @@ from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
+from decentral.transport.traced import traced_wires
 from decentral.transport.wiring import Wires, Wiring
 
 
@@ -126,7 +128,13 @@ class World:
         return PrefixStore(f"run/{epoch}/{name}", self.store)
 
     def driver(
-        self, topology: Topology | None, gradient: GradientAt, run: int, epoch: int, largest: int = 0
+        self,
+        topology: Topology | None,
+        gradient: GradientAt,
+        run: int,
+        epoch: int,
+        largest: int = 0,
+        timeline: Timeline | None = None,
     ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
@@ -135,8 +143,11 @@ class World:
             run: 64-bit digest of the experiment.
             epoch: number of the run in this job.
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
+            timeline: where what the links do is noted, if anywhere.
         """
         wires = self._linked(topology, epoch, largest) if topology else Wires()
+        if timeline is not None:
+            wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)
         circle = partial(self.circle, epoch, everyone)
         return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s, circle)

@@ -167,13 +167,13 @@ CTA = {"name": "dsgd", "order": "combine-then-adapt"}
 
 
 def test_a_gradient_at_the_wrong_point(session: Session) -> None:
-    """Combine-then-adapt takes its gradient at the mixed model; one of before the mixing would be used in silence."""
+    """A method that takes its gradient elsewhere than where the model was would use another's in silence."""
     model = mlp()
-    model, optimizer = session.wrap(model, sgd(model), algorithm=CTA)
+    model, optimizer = session.wrap(model, sgd(model), algorithm=Drifting)
     inputs, targets = next(batches())
     model.eval()
     mse_loss(model(inputs), targets).backward()
-    with pytest.raises(ConfigError, match="DSGD moves the model before its gradient, but no forward pass"):
+    with pytest.raises(ConfigError, match="Drifting moves the model before its gradient, but no forward pass"):
         optimizer.step()
 
 
