@@ -70,6 +70,10 @@ def step(
             _print(document, folder)
 
 
+def _foretold(row: dict[str, float]) -> tuple[str, str]:
+    return f"{row['predicted_ms']:.2f} ms", f"{row['predicted_over_measured']:.2f}x"
+
+
 def _print(document: dict[str, object], folder: Path) -> None:
     from decentral.measure.comparison import Network
     from decentral.measure.tables import in_bytes, link_of, said
@@ -77,7 +81,7 @@ def _print(document: dict[str, object], folder: Path) -> None:
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
     table.add_column("one step")
-    for column in ("median", "min", "max", "efficiency", "over DDP", "overhead", "sent"):
+    for column in ("median", "min", "max", "efficiency", "over DDP", "overhead", "sent", "predicted", "of measured"):
         table.add_column(column, justify="right")
     for row in subjects:
         table.add_row(
@@ -87,6 +91,7 @@ def _print(document: dict[str, object], folder: Path) -> None:
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
             f"{row['overhead_ms']:+.2f} ms",
             said(in_bytes, row["bytes_per_step"]),
+            *(("-", "-") if row["predicted_ms"] is None else _foretold(row)),
         )
     stdout().print(
         f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
