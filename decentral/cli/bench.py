@@ -71,7 +71,7 @@ def step(
 
 
 def _foretold(row: dict[str, float]) -> tuple[str, str]:
-    return f"{row['predicted_ms']:.2f} ms", f"{row['predicted_over_measured']:.2f}x"
+    return f"{row['predicted_ms']:.1f} ms", f"{row['predicted_over_measured']:.2f}x"
 
 
 def _print(document: dict[str, object], folder: Path) -> None:
@@ -86,10 +86,10 @@ def _print(document: dict[str, object], folder: Path) -> None:
     for row in subjects:
         table.add_row(
             str(row["name"]),
-            *(f"{row[key]:.2f} ms" for key in ("median_ms", "min_ms", "max_ms")),
+            *(f"{row[key]:.1f} ms" for key in ("median_ms", "min_ms", "max_ms")),
             f"{row['efficiency']:.2f}",
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
-            f"{row['overhead_ms']:+.2f} ms",
+            f"{row['overhead_ms']:+.1f} ms",
             said(in_bytes, row["bytes_per_step"]),
             *(("-", "-") if row["predicted_ms"] is None else _foretold(row)),
         )

@@ -104,7 +104,8 @@ def predict(nodes: Iterable[Sequence[Round]], setting: Setting) -> Prediction:
     Args:
         nodes: the same rounds of one node or several, by their dry runs; in each round the slowest counts.
     """
-    slowest = [max((_round(one, setting) for one in same), key=lambda cost: cost.step_s) for same in zip(*nodes)]
+    rounds = [[_round(one, setting) for one in same] for same in zip(*nodes, strict=True)]
+    slowest = [max(same, key=lambda cost: cost.step_s) for same in rounds]
     return Prediction(*(sum(part) / len(slowest) for part in zip(*map(astuple, slowest), strict=True)))
 
 
@@ -126,10 +127,8 @@ def predict_ddp(tensors: Sequence[int], setting: Setting) -> Prediction:
         free_s = max(ready_s, free_s) + wire + latency
         wire_s, latency_s = wire_s + wire, latency_s + latency
     exposed_s = max(free_s - backward_s, copying * wire_s)
-    # Into the bucket and out of it, and the sums of the all-reduce itself.
-    mixing_s = (4 + 3 * _parts(setting.nodes)) * total / setting.machine.memory_bytes_s
     hidden_s = max(wire_s + latency_s - exposed_s, 0.0)
-    return Prediction(setting.compute_s, wire_s, latency_s, mixing_s, hidden_s)
+    return Prediction(setting.compute_s, wire_s, latency_s, _summing(total, setting), hidden_s)
 
 
 def buckets(tensors: Sequence[int]) -> list[int]:
@@ -150,14 +149,14 @@ def _round(did: Round, setting: Setting) -> Prediction:
     wire_s = latency_s = mixing_s = hidden_s = 0.0
     for exchange in did.exchanges:
         wire, latency = _exchange(exchange, setting)
-        passes = (2 + exchange.neighbors) * exchange.frame_bytes + 2 * setting.model_bytes
+        touched = (2 + exchange.neighbors) * exchange.frame_bytes + 2 * setting.model_bytes
         behind = did.gradients if exchange.behind is None else exchange.behind
         hidden_s += min(wire * (1 - _copying_share(setting)) + latency, behind * setting.compute_s)
-        wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + passes * memory_s
+        wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + touched * memory_s
     for nbytes in did.reductions if setting.nodes > 1 else ():
         wire, latency = _all_reduce(nbytes, setting)
-        passes = (4 + 3 * _parts(setting.nodes)) * nbytes
-        wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + passes * memory_s
+        mixing_s += _summing(nbytes, setting)
+        wire_s, latency_s = wire_s + wire, latency_s + latency
     return Prediction(compute_s, wire_s, latency_s, mixing_s, min(hidden_s, compute_s))
 
 
@@ -178,6 +177,11 @@ def _all_reduce(size: float, setting: Setting) -> tuple[float, float]:
 def _sent(size: float, setting: Setting) -> float:
     """Seconds in which a node sends so many bytes and receives as many."""
     return max(size / setting.machine.loopback_bytes_s, size / setting.link.bytes_s if setting.link else 0.0)
+
+
+def _summing(size: float, setting: Setting) -> float:
+    """Seconds of the passes over memory of an all-reduce: into its buffer, out of it, and its sums."""
+    return (4 + 3 * _parts(setting.nodes)) * size / setting.machine.memory_bytes_s
 
 
 def _copying_share(setting: Setting) -> float:
