@@ -4,10 +4,12 @@ With S the bytes of a frame, d the neighbors of an exchange, B the link's rate i
 n the nodes, M the bytes of the model, m the machine's memory rate and l its rate of copying through a socket:
 
     exchange       wire max(d S / B, d S / l), latency a, mixing ((2 + d) S + 2 M) / m
-    all-reduce     wire max(2 (n-1)/n M / B, 2 (n-1)/n M / l), latency 2 (n-1) h a, mixing (4 + 3 (n-1)/n) M / m
+    all-reduce     2 (n-1) hops, wire c = max(M / (n B), M / (n l)) and latency max(h a - c / 2, 0) each,
+                   mixing (4 + 3 (n-1)/n) M / m
     DDP            the same, bucket by bucket behind the backward pass
 
-gloo's rendezvous makes a hop of its all-reduce take h times the one-way latency. What an exchange hides is what it has
+gloo's rendezvous makes a hop of its all-reduce take h one-way latencies, behind which half of the next piece is sent.
+What an exchange hides is what it has
 in common with the gradients between its beginning and its end; where ranks share cores that are all busy, copying takes
 its time from the computation and hides nothing. Between neighbors who share memory there is no wire.
 """
@@ -21,8 +23,11 @@ from decentral.transport.dry import Exchanged, Round
 TCP_GOODPUT = 0.956
 """Share of a link's rate that is left for data in TCP segments of 1500-byte packets."""
 
-ALL_REDUCE_LATENCIES = 2.5
-"""One-way latencies that a hop of gloo's all-reduce takes: 2.2 to 2.9 were measured at 10 ms."""
+ALL_REDUCE_LATENCIES = 2.9
+"""One-way latencies that a hop of gloo's all-reduce takes, measured with 4 kB at 10 ms; its rendezvous alone takes two."""
+
+BUCKETS_AT_ONCE = 2
+"""All-reduces that torch's gloo groups perform at a time, each in a thread."""
 
 BACKWARD_SHARE = 2 / 3
 """Of a step's computation: a backward pass does twice the arithmetic of a forward pass."""
@@ -117,18 +122,25 @@ def predict_ddp(tensors: Sequence[int], setting: Setting) -> Prediction:
     """
     if setting.nodes == 1:
         return Prediction(setting.compute_s)
-    total, backward_s = sum(tensors), BACKWARD_SHARE * setting.compute_s
-    copying = _copying_share(setting)
-    wire_s = latency_s = 0.0
-    ready_s = free_s = 0.0  # since the backward pass began: when a bucket's gradients are there, when the wire is free
-    for size in buckets(tensors):
-        ready_s += backward_s * size / total
-        wire, latency = _all_reduce(size, setting)
-        free_s = max(ready_s, free_s) + wire + latency
-        wire_s, latency_s = wire_s + wire, latency_s + latency
-    exposed_s = max(free_s - backward_s, copying * wire_s)
-    hidden_s = max(wire_s + latency_s - exposed_s, 0.0)
-    return Prediction(setting.compute_s, wire_s, latency_s, _summing(total, setting), hidden_s)
+    backward_s = BACKWARD_SHARE * setting.compute_s
+    sizes = buckets(tensors)
+    wire_s = sum(_all_reduce(size, setting)[0] for size in sizes)
+    alone_s = _reduced_after(sizes, 0.0, setting)
+    exposed_s = max(_reduced_after(sizes, backward_s, setting) - backward_s, _copying_share(setting) * wire_s)
+    hidden_s = max(alone_s - exposed_s, 0.0)
+    return Prediction(setting.compute_s, wire_s, alone_s - wire_s, _summing(sum(sizes), setting), hidden_s)
+
+
+def _reduced_after(sizes: Sequence[int], backward_s: float, setting: Setting) -> float:
+    """Seconds from the beginning of a backward pass until the last of its buckets is reduced."""
+    ready_s = wire_free_s = 0.0
+    ends = [0.0] * BUCKETS_AT_ONCE
+    for size in sizes:
+        wire_s, latency_s = _all_reduce(size, setting)
+        ready_s += backward_s * size / sum(sizes)
+        wire_free_s = max(ready_s, wire_free_s) + wire_s
+        ends.append(max(wire_free_s, max(ready_s, ends[-BUCKETS_AT_ONCE]) + wire_s + latency_s))
+    return max(ends)
 
 
 def buckets(tensors: Sequence[int]) -> list[int]:
@@ -169,9 +181,9 @@ def _exchange(exchange: Exchanged, setting: Setting) -> tuple[float, float]:
 
 def _all_reduce(size: float, setting: Setting) -> tuple[float, float]:
     """Seconds on the wire, and of latency, of gloo's ring all-reduce of so many bytes."""
-    hops = 2 * (setting.nodes - 1) * ALL_REDUCE_LATENCIES
-    latency_s = hops * setting.link.latency_s if setting.link else 0.0
-    return _sent(2 * _parts(setting.nodes) * size, setting), latency_s
+    hops, wire_s = 2 * (setting.nodes - 1), _sent(size / setting.nodes, setting)
+    waited_s = ALL_REDUCE_LATENCIES * setting.link.latency_s if setting.link else 0.0
+    return hops * wire_s, hops * max(waited_s - wire_s / 2, 0.0)
 
 
 def _sent(size: float, setting: Setting) -> float:
