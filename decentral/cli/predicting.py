@@ -93,7 +93,9 @@ def _assumed(asked: Asked, setting: "Setting", crowding: float, threads: int) ->
     if asked.compute_s is not None:
         computed = f"a step computes for {_ms(setting.compute_s)}, as --compute says"
     else:
-        computed = f"a step computes for {_ms(setting.compute_s)}: measured here with {threads} threads"
+        computed = (
+            f"a step computes for {_ms(setting.compute_s)}: measured here with {threads} thread{'s' * (threads > 1)}"
+        )
         computed += f", times {crowding:g} since the ranks share its cores" if crowding > 1 else ", one rank alone"
     return [where, computed, _rates(setting.machine)]
 
@@ -125,10 +127,10 @@ def print_prediction(document: dict[str, Any]) -> None:
     from decentral.measure.tables import in_bytes, said
 
     out, link = stdout(), document["link"]
-    told = (
-        "no link" if link is None else f"{link['rate_bit_s'] / 1e6:g} Mbit/s each way, {_ms(link['latency_s'])} one way"
-    )
-    out.print(f"\npredicted step of {document['nodes']} nodes, {told}:")
+    where = " on one host"
+    if link is not None:
+        where = f", {link['rate_bit_s'] / 1e6:g} Mbit/s each way, {_ms(link['latency_s'])} one way"
+    out.print(f"\npredicted step of {document['nodes']} nodes{where}:")
     table = Table(box=None, header_style="bold")
     table.add_column("method")
     for column in ("sent per round", "compute", "communication", "of it hidden", "step", "efficiency", "over DDP"):

@@ -24,7 +24,7 @@ TCP_GOODPUT = 0.956
 """Share of a link's rate that is left for data in TCP segments of 1500-byte packets."""
 
 ALL_REDUCE_LATENCIES = 2.9
-"""One-way latencies that a hop of gloo's all-reduce takes, measured with 4 kB at 10 ms; its rendezvous alone takes two."""
+"""One-way latencies that a hop of gloo's all-reduce takes, two of them for its rendezvous: measured, 4 kB at 10 ms."""
 
 BUCKETS_AT_ONCE = 2
 """All-reduces that torch's gloo groups perform at a time, each in a thread."""
