@@ -80,13 +80,14 @@ def _print(document: dict[str, object], folder: Path) -> None:
 
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
-    table.add_column("one step")
-    for column in ("median", "min", "max", "efficiency", "over DDP", "overhead", "sent", "predicted", "of measured"):
+    table.add_column("one step", no_wrap=True)
+    for column in ("median", "min, max", "efficiency", "over DDP", "overhead", "sent", "predicted", "of measured"):
         table.add_column(column, justify="right")
     for row in subjects:
         table.add_row(
             str(row["name"]),
-            *(f"{row[key]:.1f} ms" for key in ("median_ms", "min_ms", "max_ms")),
+            f"{row['median_ms']:.1f} ms",
+            f"{row['min_ms']:.1f}, {row['max_ms']:.1f}",
             f"{row['efficiency']:.2f}",
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
             f"{row['overhead_ms']:+.1f} ms",

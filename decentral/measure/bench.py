@@ -31,7 +31,7 @@ from decentral.training.ddp import ddp_group
 from decentral.transport.driver import all_reduce_bytes
 from decentral.transport.world import World
 
-WARMUP = 2
+WARMUP = 1
 LEAD_IN = 2  # steps of a turn that are not timed
 STEPS = 4
 BARE = "bare computation"

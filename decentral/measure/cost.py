@@ -9,9 +9,10 @@ n the nodes, M the bytes of the model, m the machine's memory rate and l its rat
     DDP            the same, bucket by bucket behind the backward pass
 
 gloo's rendezvous makes a hop of its all-reduce take h one-way latencies, behind which half of the next piece is sent.
-What an exchange hides is what it has
-in common with the gradients between its beginning and its end; where ranks share cores that are all busy, copying takes
-its time from the computation and hides nothing. Between neighbors who share memory there is no wire.
+What an exchange hides is what it has in common with the gradients between its beginning and its end; where ranks share
+cores that are all busy, copying takes its time from the computation and hides nothing. Neighbors who share memory have
+no wire between them. Not counted: lost packets, jitter, the waits of ranks for each other, and the slow start of a TCP
+connection that was idle for longer than its timeout, at least 0.2 s.
 """
 
 import math
