@@ -71,7 +71,7 @@ def step(
 
 
 def _foretold(row: dict[str, float]) -> tuple[str, str]:
-    return f"{row['predicted_ms']:.1f} ms", f"{row['predicted_over_measured']:.2f}x"
+    return f"{row['predicted_ms']:.1f}", f"{row['predicted_over_measured']:.2f}x"
 
 
 def _print(document: dict[str, object], folder: Path) -> None:
@@ -81,22 +81,23 @@ def _print(document: dict[str, object], folder: Path) -> None:
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
     table.add_column("one step", no_wrap=True)
-    for column in ("median", "min, max", "efficiency", "over DDP", "overhead", "sent", "predicted", "of measured"):
-        table.add_column(column, justify="right")
+    for column in ("median", "from, to", "efficiency", "over DDP", "overhead", "sent", "predicted", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in subjects:
         table.add_row(
             str(row["name"]),
-            f"{row['median_ms']:.1f} ms",
+            f"{row['median_ms']:.1f}",
             f"{row['min_ms']:.1f}, {row['max_ms']:.1f}",
             f"{row['efficiency']:.2f}",
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
-            f"{row['overhead_ms']:+.1f} ms",
+            f"{row['overhead_ms']:+.1f}",
             said(in_bytes, row["bytes_per_step"]),
             *(("-", "-") if row["predicted_ms"] is None else _foretold(row)),
         )
     stdout().print(
         f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
-        f"transport {document['transport']}, {document['repetitions']} turns of {document['steps']} steps, interleaved"
+        f"transport {document['transport']}, {document['repetitions']} turns of {document['steps']} steps, "
+        "interleaved; in ms; ratio: predicted over the measured median"
     )
     if document["network"] is not None:
         stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}")
