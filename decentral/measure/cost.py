@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
-from decentral.transport.dry import Exchanged, Round
+from decentral.transport.dry import Exchanged, Reduced, Round
 
 TCP_GOODPUT = 0.956
 """Share of a link's rate that is left for data in TCP segments of 1500-byte packets."""
@@ -124,21 +124,22 @@ def predict_ddp(tensors: Sequence[int], setting: Setting) -> Prediction:
     if setting.nodes == 1:
         return Prediction(setting.compute_s)
     backward_s = BACKWARD_SHARE * setting.compute_s
-    sizes = buckets(tensors)
-    wire_s = sum(_all_reduce(size, setting)[0] for size in sizes)
-    alone_s = _reduced_after(sizes, 0.0, setting)
-    exposed_s = max(_reduced_after(sizes, backward_s, setting) - backward_s, _copying_share(setting) * wire_s)
-    hidden_s = max(alone_s - exposed_s, 0.0)
-    return Prediction(setting.compute_s, wire_s, alone_s - wire_s, _summing(sum(sizes), setting), hidden_s)
+    reductions = [Reduced(size, setting.nodes) for size in buckets(tensors)]
+    wire_s = sum(_all_reduce(reduced, setting)[0] for reduced in reductions)
+    mixing_s = sum(_summing(reduced, setting) for reduced in reductions)
+    alone_s = _reduced_after(reductions, 0.0, setting)
+    exposed_s = max(_reduced_after(reductions, backward_s, setting) - backward_s, _copying_share(setting) * wire_s)
+    return Prediction(setting.compute_s, wire_s, alone_s - wire_s, mixing_s, max(alone_s - exposed_s, 0.0))
 
 
-def _reduced_after(sizes: Sequence[int], backward_s: float, setting: Setting) -> float:
+def _reduced_after(buckets: Sequence[Reduced], backward_s: float, setting: Setting) -> float:
     """Seconds from the beginning of a backward pass until the last of its buckets is reduced."""
+    total = sum(bucket.vector_bytes for bucket in buckets)
     ready_s = wire_free_s = 0.0
     ends = [0.0] * BUCKETS_AT_ONCE
-    for size in sizes:
-        wire_s, latency_s = _all_reduce(size, setting)
-        ready_s += backward_s * size / sum(sizes)
+    for bucket in buckets:
+        wire_s, latency_s = _all_reduce(bucket, setting)
+        ready_s += backward_s * bucket.vector_bytes / total
         wire_free_s = max(ready_s, wire_free_s) + wire_s
         ends.append(max(wire_free_s, max(ready_s, ends[-BUCKETS_AT_ONCE]) + wire_s + latency_s))
     return max(ends)
@@ -166,9 +167,9 @@ def _round(did: Round, setting: Setting) -> Prediction:
         behind = did.gradients if exchange.behind is None else exchange.behind
         hidden_s += min(wire * (1 - _copying_share(setting)) + latency, behind * setting.compute_s)
         wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + touched * memory_s
-    for nbytes in did.reductions if setting.nodes > 1 else ():
-        wire, latency = _all_reduce(nbytes, setting)
-        mixing_s += _summing(nbytes, setting)
+    for reduced in did.reductions:
+        wire, latency = _all_reduce(reduced, setting)
+        mixing_s += _summing(reduced, setting)
         wire_s, latency_s = wire_s + wire, latency_s + latency
     return Prediction(compute_s, wire_s, latency_s, mixing_s, min(hidden_s, compute_s))
 
@@ -180,9 +181,9 @@ def _exchange(exchange: Exchanged, setting: Setting) -> tuple[float, float]:
     return _sent(exchange.neighbors * exchange.frame_bytes, setting), setting.link.latency_s if setting.link else 0.0
 
 
-def _all_reduce(size: float, setting: Setting) -> tuple[float, float]:
-    """Seconds on the wire, and of latency, of gloo's ring all-reduce of so many bytes."""
-    hops, wire_s = 2 * (setting.nodes - 1), _sent(size / setting.nodes, setting)
+def _all_reduce(reduced: Reduced, setting: Setting) -> tuple[float, float]:
+    """Seconds on the wire, and of latency, of gloo's ring all-reduce."""
+    hops, wire_s = 2 * (reduced.nodes - 1), _sent(reduced.vector_bytes / reduced.nodes, setting)
     waited_s = ALL_REDUCE_LATENCIES * setting.link.latency_s if setting.link else 0.0
     return hops * wire_s, hops * max(waited_s - wire_s / 2, 0.0)
 
@@ -192,9 +193,10 @@ def _sent(size: float, setting: Setting) -> float:
     return max(size / setting.machine.loopback_bytes_s, size / setting.link.bytes_s if setting.link else 0.0)
 
 
-def _summing(size: float, setting: Setting) -> float:
+def _summing(reduced: Reduced, setting: Setting) -> float:
     """Seconds of the passes over memory of an all-reduce: into its buffer, out of it, and its sums."""
-    return (4 + 3 * _parts(setting.nodes)) * size / setting.machine.memory_bytes_s
+    passes = 4 + 3 * (reduced.nodes - 1) / reduced.nodes if reduced.nodes > 1 else 0.0
+    return passes * reduced.vector_bytes / setting.machine.memory_bytes_s
 
 
 def _copying_share(setting: Setting) -> float:
@@ -202,7 +204,3 @@ def _copying_share(setting: Setting) -> float:
     if setting.machine.spare_core:
         return 0.0
     return min(setting.link.bytes_s / setting.machine.loopback_bytes_s, 1.0) if setting.link else 1.0
-
-
-def _parts(nodes: int) -> float:
-    return (nodes - 1) / nodes

@@ -23,13 +23,21 @@ class Exchanged:
     behind: int | None = None  # gradients computed between its beginning and its end; None: nobody waits for its end
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A mean over nodes by all-reduce."""
+
+    vector_bytes: int
+    nodes: int
+
+
 @dataclass(slots=True)
 class Round:
     """What a node does in one round, as far as it takes time."""
 
     gradients: int = 0
     exchanges: list[Exchanged] = field(default_factory=list)
-    reductions: list[int] = field(default_factory=list)  # bytes of each vector whose mean over all nodes is taken
+    reductions: list[Reduced] = field(default_factory=list)
 
     @property
     def bytes_sent(self) -> int:
@@ -92,5 +100,5 @@ class DryNode:
 
     def _all_reduced(self, x: Tensor) -> Tensor:
         self.bytes_sent += all_reduce_bytes(x, self._nodes)
-        self.rounds[-1].reductions.append(x.nbytes)
+        self.rounds[-1].reductions.append(Reduced(x.nbytes, self._nodes))
         return x

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.measure.cost import Link, Machine, Setting, buckets, predict, predict_ddp
-from decentral.transport.dry import Exchanged, Round
+from decentral.transport.dry import Exchanged, Reduced, Round
 
 S = 956_000  # bytes of a frame, and of the model
 MIB = 1 << 20
@@ -52,7 +52,7 @@ def test_copying_takes_its_time_from_the_computation_where_no_core_is_free() -> 
 @pytest.mark.parametrize(("latency_s", "waited_s"), [(0.02, 0.0), (0.25, 6 * (2.9 * 0.25 - 0.125))])
 def test_all_reduce_sends_three_halves_of_the_vector_in_six_hops(latency_s: float, waited_s: float) -> None:
     """A quarter of the vector is on the wire in a hop, for 0.25 s, and half of that is sent while one waits."""
-    cost = predict([[Round(1, reductions=[S])]], replace(BETWEEN_HOSTS, link=Link(8e6, latency_s)))
+    cost = predict([[Round(1, reductions=[Reduced(S, 4)])]], replace(BETWEEN_HOSTS, link=Link(8e6, latency_s)))
     assert cost.wire_s == pytest.approx(1.5)
     assert cost.latency_s == pytest.approx(waited_s)
     assert cost.hidden_s == 0
@@ -62,7 +62,7 @@ def test_on_one_host_neighbors_read_in_place_and_all_reduce_copies() -> None:
     """In vectors, at one a second: a frame is read and written, each neighbor's read, the model read and written."""
     cost = predict([[gossip(2)]], ONE_HOST)
     assert (cost.wire_s, cost.latency_s, cost.mixing_s) == (0, 0, pytest.approx(2 + 2 + 2))
-    reduced = predict([[Round(1, reductions=[S])]], ONE_HOST)
+    reduced = predict([[Round(1, reductions=[Reduced(S, 4)])]], ONE_HOST)
     assert (reduced.wire_s, reduced.mixing_s) == (pytest.approx(1.5 / 2), pytest.approx(4 + 3 * 0.75))
     by_loopback = predict([[gossip(2, behind=1)]], replace(ONE_HOST, shares_memory=False))
     assert (by_loopback.wire_s, by_loopback.hidden_s) == (pytest.approx(1.0), 0)
@@ -70,7 +70,7 @@ def test_on_one_host_neighbors_read_in_place_and_all_reduce_copies() -> None:
 
 def test_one_node_has_nobody_to_talk_to() -> None:
     alone = replace(BETWEEN_HOSTS, nodes=1)
-    assert predict([[Round(1, reductions=[S])]], alone).communication_s == 0
+    assert predict([[Round(1, reductions=[Reduced(S, 1)])]], alone).communication_s == 0
     assert predict([[Round(1)]], alone).efficiency == 1
     assert predict_ddp([S], alone).step_s == 0.5
     assert predict([[Round()]], alone).efficiency == 1  # a round that does nothing
@@ -124,7 +124,7 @@ ROUNDS = st.builds(
     exchanges=st.lists(
         st.builds(Exchanged, st.integers(0, 9), st.integers(64, 10**8), st.none() | st.integers(0, 2)), max_size=3
     ),
-    reductions=st.lists(st.integers(4, 10**8), max_size=2),
+    reductions=st.lists(st.builds(Reduced, st.integers(4, 10**8), st.integers(1, 50)), max_size=2),
 )
 SETTINGS = st.builds(
     Setting,

@@ -12,7 +12,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.peer import Block, LossAndGradient, Peer, Receive, Ticket
 from decentral.topology.topology import Topology
-from decentral.transport.dry import DryNode, Exchanged, Round
+from decentral.transport.dry import DryNode, Exchanged, Reduced, Round
 from decentral.transport.lockstep import LockstepDriver
 
 NODES, ROUNDS = 5, 6
@@ -96,8 +96,12 @@ def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
         hub.advance(step(each))
     first, second = hub.rounds
     frame = 64 + 16
-    assert first == Round(2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, 2)], [16])
-    assert second == Round(2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, None)], [16])
+    assert first == Round(
+        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, 2)], [Reduced(16, NODES)]
+    )
+    assert second == Round(
+        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, None)], [Reduced(16, NODES)]
+    )
     assert hub.bytes_sent == sum(each.bytes_sent for each in hub.rounds) + 2 * round(1.6 * 16)
 
 
