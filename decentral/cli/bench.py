@@ -70,27 +70,34 @@ def step(
             _print(document, folder)
 
 
+def _foretold(row: dict[str, float]) -> tuple[str, str]:
+    return f"{row['predicted_ms']:.1f}", f"{row['predicted_over_measured']:.2f}x"
+
+
 def _print(document: dict[str, object], folder: Path) -> None:
     from decentral.measure.comparison import Network
     from decentral.measure.tables import in_bytes, link_of, said
 
     subjects: list[dict[str, float]] = document["subjects"]  # type: ignore[assignment]
     table = Table(box=None, header_style="bold")
-    table.add_column("one step")
-    for column in ("median", "min", "max", "efficiency", "over DDP", "overhead", "sent"):
-        table.add_column(column, justify="right")
+    table.add_column("one step", no_wrap=True)
+    for column in ("median", "from, to", "efficiency", "over DDP", "overhead", "sent", "predicted", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in subjects:
         table.add_row(
             str(row["name"]),
-            *(f"{row[key]:.2f} ms" for key in ("median_ms", "min_ms", "max_ms")),
+            f"{row['median_ms']:.1f}",
+            f"{row['min_ms']:.1f}, {row['max_ms']:.1f}",
             f"{row['efficiency']:.2f}",
             "-" if row["over_ddp"] is None else f"{row['over_ddp']:.2f}x",
-            f"{row['overhead_ms']:+.2f} ms",
+            f"{row['overhead_ms']:+.1f}",
             said(in_bytes, row["bytes_per_step"]),
+            *(("-", "-") if row["predicted_ms"] is None else _foretold(row)),
         )
     stdout().print(
         f"{document['nodes']} ranks, {document['parameters']} parameters, batch {document['batch_size']}, "
-        f"transport {document['transport']}, {document['repetitions']} turns of {document['steps']} steps, interleaved"
+        f"transport {document['transport']}, {document['repetitions']} turns of {document['steps']} steps, "
+        "interleaved; in ms; ratio: predicted over the measured median"
     )
     if document["network"] is not None:
         stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}")

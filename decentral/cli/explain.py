@@ -1,9 +1,11 @@
 """`decentral explain FILE`: what an experiment will do and cost, before it runs."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Table
 
+from decentral.cli import predicting
 from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson, File, Overrides
 
@@ -16,18 +18,39 @@ PICTURE = (48, 20)
 """Columns and lines of a graph's picture."""
 
 
-def explain(file: File, set_: Overrides = None, json: AsJson = False) -> None:
-    """Show an experiment's graphs, their spectral gaps, bytes per round, memory per node, and how to launch it."""
+def explain(
+    file: File,
+    set_: Overrides = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            "--link",
+            metavar="RATE",
+            help="Predict step times over links such as 100mbit, one node per host; `none`: all nodes on this host.",
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option("--latency", metavar="TIME", help="Of the link, one way, such as 1ms.")
+    ] = None,
+    compute: Annotated[
+        str | None,
+        typer.Option("--compute", metavar="TIME", help="Of a step without communication; measured here unless given."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show an experiment's graphs, their gaps, bytes per round, memory per node, step times, and how to launch it."""
     from decentral.loading import load
     from decentral.measure.plan import launch_commands
     from decentral.measure.run import prepare_all
     from decentral.methods import methods
 
+    asked = predicting.asked(link, latency, compute)
     loaded = load(file, set_ or ())
     experiment = loaded.experiment
     with loaded.document.placing():
         ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
-    plans = [plan(method) for method in ready]
+        plans = [plan(method) for method in ready]
+        prediction = None if asked is None else predicting.prediction(asked, experiment, ready)
     commands = launch_commands(str(file), experiment.nodes)
     first = ready[0].task
     document = {
@@ -38,6 +61,7 @@ def explain(file: File, set_: Overrides = None, json: AsJson = False) -> None:
         "samples_per_node": [len(shard) for shard in first.shards],
         "methods": plans,
         "launch": commands,
+        "prediction": prediction,
     }
     if json:
         print_json(document)
@@ -50,13 +74,11 @@ def plan(ready: "Prepared") -> dict[str, Any]:
     from decentral.measure.plan import bytes_per_round, memory_bytes
     from decentral.topology.analysis import analyze
 
-    nodes = range(ready.nodes)
-    busiest = max(nodes, key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
     return {
         "name": ready.label,
         "topology": None if ready.graph is None else {"name": ready.graph.name} | analyze(ready.graph).as_dict(),
-        "bytes_per_round_busiest_node": bytes_per_round(ready, busiest),
-        "memory_bytes_busiest_node": memory_bytes(ready, busiest),
+        "bytes_per_round_busiest_node": bytes_per_round(ready, ready.busiest),
+        "memory_bytes_busiest_node": memory_bytes(ready, ready.busiest),
     }
 
 
@@ -90,6 +112,8 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
         table.add_row(row["name"], said(in_bytes, sent), said(in_bytes, memory))
     out.print("\nat the busiest node:")
     out.print(table)
+    if document["prediction"] is not None:
+        predicting.print_prediction(document["prediction"])
     out.print("\nlaunch:")
     for command in document["launch"]:
         out.print(f"  {command}", markup=False)

@@ -2,12 +2,15 @@
 
 In each repetition every subject takes a few steps in turn, all ranks beginning together, each time in another order; a
 step's time is the slowest rank's, and the last communication is waited for. So a drift of the machine falls on all
-subjects alike, and what a method hides behind its next step is counted as hidden.
+subjects alike, and what a method hides behind its next step is counted as hidden. The first steps of a turn are not
+timed: TCP begins slowly on a connection that was idle while others had their turn, and in training none is.
+
+Beside each measurement stands what the cost model makes of the bare step's time, the link and this machine's rates.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
@@ -16,7 +19,9 @@ import torch
 
 from decentral.algorithms.dsgd import DSGD
 from decentral.config import Experiment
-from decentral.measure.plan import bytes_per_round
+from decentral.measure.cost import Link, Machine, Setting
+from decentral.measure.plan import bytes_per_round, predicted
+from decentral.measure.probes import this_machine
 from decentral.measure.record import network, versions
 from decentral.measure.rivals import RIVALS, Step, nothing
 from decentral.measure.run import Prepared, digest, driver_of, prepare_all
@@ -27,7 +32,8 @@ from decentral.transport.driver import all_reduce_bytes
 from decentral.transport.gpu import finish
 from decentral.transport.world import World
 
-WARMUP = 2
+WARMUP = 1
+LEAD_IN = 2  # steps of a turn that are not timed
 STEPS = 4
 BARE = "bare computation"
 NEVER = 2**31
@@ -46,6 +52,8 @@ class Timing:
     over_ddp: float | None  # median step over DDP's
     overhead_ms: float  # what communication and its bookkeeping add to the bare step
     bytes_per_step: float | None  # that the busiest node sends, headers included; None where an outside engine knows
+    predicted_ms: float | None = None  # by the cost model; None where it knows nothing of the subject or the network
+    predicted_over_measured: float | None = None  # over the median
 
 
 @dataclass(frozen=True)
@@ -73,15 +81,21 @@ def bench_step(
     ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
     with ExitStack() as stack:
         pace = stack.enter_context(closing(world.driver(None, _no_gradient, digest(experiment), 0)))
+        pace.gather({world.rank: [0.0]})
+        machine = this_machine(world.size, experiment.threads, ready[0].meta().nbytes, alone=False)
         subjects = _subjects(stack, world, ready, digest(experiment), rivals)
         times: dict[str, list[float]] = {name: [] for name in subjects}
         for repetition in range(WARMUP + repetitions):
             turned = repetition % len(subjects)
             for name, subject in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
+                first = repetition * (LEAD_IN + steps)
+                for step in range(first, first + LEAD_IN):
+                    subject.step(step)
+                subject.finish()
                 pace.gather({world.rank: [0.0]})
                 began = perf_counter()
-                for step in range(steps):
-                    subject.step(repetition * steps + step)
+                for step in range(first + LEAD_IN, first + LEAD_IN + steps):
+                    subject.step(step)
                 subject.finish()
                 finish(ready[0].task.device)
                 everyone = pace.gather({world.rank: [(perf_counter() - began) / steps]})
@@ -89,6 +103,8 @@ def bench_step(
     measured = {name: [1e3 * seconds for seconds in values[WARMUP:]] for name, values in times.items()}
     sent = {name: subject.bytes_per_step for name, subject in subjects.items()}
     ddp = next((method.label for method in ready if method.algorithm is None), None)
+    setting = _setting(world, ready[0], machine, 1e-3 * median(measured[BARE]))
+    foretold = {} if setting is None else {method.label: predicted(method, setting) for method in ready}
     return {
         "nodes": experiment.nodes,
         "parameters": ready[0].task.parameters,
@@ -98,8 +114,23 @@ def bench_step(
         "transport": experiment.transport.name,
         "versions": versions(),
         "network": None if (lab := network()) is None else lab.model_dump(),
-        "subjects": [vars(timing) for timing in timings(measured, ddp, sent)],
+        "machine": asdict(machine),
+        "predictions": {label: asdict(prediction) for label, prediction in foretold.items()},
+        "subjects": [
+            vars(timing)
+            for timing in timings(measured, ddp, sent, {label: 1e3 * cost.step_s for label, cost in foretold.items()})
+        ],
     }
+
+
+def _setting(world: World, ready: Prepared, machine: Machine, compute_s: float) -> Setting | None:
+    """What the prediction starts from; None where nobody knows the network between the hosts."""
+    lab = network()
+    if lab is None and not world.one_machine:
+        return None
+    link = None if lab is None else Link(lab.rate_bit_s, lab.latency_s or 0.0)
+    shares_memory = world.transport.name in ("auto", "shared-memory")
+    return Setting(world.size, ready.meta().nbytes, compute_s, machine, link, shares_memory)
 
 
 def _subjects(stack: ExitStack, world: World, ready: Sequence[Prepared], run: int, rivals: bool) -> dict[str, Subject]:
@@ -121,9 +152,13 @@ def _subjects(stack: ExitStack, world: World, ready: Sequence[Prepared], run: in
 
 
 def timings(
-    measured: Mapping[str, list[float]], ddp: str | None, sent: Mapping[str, float | None] | None = None
+    measured: Mapping[str, list[float]],
+    ddp: str | None,
+    sent: Mapping[str, float | None] | None = None,
+    predicted_ms: Mapping[str, float] | None = None,
 ) -> list[Timing]:
     """Medians and ratios from each subject's milliseconds; BARE is among them."""
+    foretold = predicted_ms or {}
     middle = {name: median(values) for name, values in measured.items()}
     return [
         Timing(
@@ -136,6 +171,8 @@ def timings(
             over_ddp=middle[name] / middle[ddp] if ddp else None,
             overhead_ms=middle[name] - middle[BARE],
             bytes_per_step=(sent or {}).get(name),
+            predicted_ms=foretold.get(name),
+            predicted_over_measured=foretold[name] / middle[name] if name in foretold else None,
         )
         for name, values in measured.items()
     ]
@@ -163,5 +200,4 @@ def _gossip(stack: ExitStack, world: World, ready: Prepared, epoch: int, run: in
         driver.advance({node: algorithm.step(state, peer)}, round)
         driver.settle()
 
-    busiest = max(range(ready.nodes), key=lambda node: len(ready.topology.neighbors(node)) if ready.topology else 0)
-    return Subject(step, bytes_per_step=bytes_per_round(ready, busiest))
+    return Subject(step, bytes_per_step=bytes_per_round(ready, ready.busiest))

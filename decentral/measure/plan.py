@@ -1,10 +1,14 @@
-"""What a method will cost before it runs: bytes and messages per round, memory per node, and how to launch it."""
+"""What a method will cost before it runs: bytes and seconds per round, memory per node, and how to launch it."""
 
 import torch
 
 from decentral.algorithms.local import LocalOptimizer
+from decentral.measure.cost import Prediction, Setting, predict, predict_ddp
 from decentral.measure.run import DRY_ROUNDS, Prepared
 from decentral.transport.driver import all_reduce_bytes
+
+WATCHED = 16
+"""Nodes whose dry runs a prediction takes time for."""
 
 
 def bytes_per_round(prepared: Prepared, node: int) -> float:
@@ -12,6 +16,15 @@ def bytes_per_round(prepared: Prepared, node: int) -> float:
     if prepared.algorithm is None:
         return float(all_reduce_bytes(prepared.meta(), prepared.nodes))
     return prepared.dry_run(node).bytes_sent / min(prepared.pace.rounds, DRY_ROUNDS)
+
+
+def predicted(prepared: Prepared, setting: Setting) -> Prediction:
+    """The time of a step: of the slowest node in each round where there are up to WATCHED, else of the busiest one."""
+    if prepared.algorithm is None:
+        size = prepared.task.dtype.itemsize
+        return predict_ddp([torch.Size(block.shape).numel() * size for block in prepared.task.layout], setting)
+    watched = range(prepared.nodes) if prepared.nodes <= WATCHED else [prepared.busiest]
+    return predict((prepared.dry_run(node).rounds for node in watched), setting)
 
 
 def memory_bytes(prepared: Prepared, node: int) -> dict[str, int]:

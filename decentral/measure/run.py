@@ -75,6 +75,12 @@ class Prepared:
         """A flat vector `(d,)` that holds no numbers."""
         return torch.empty(self.task.parameters, dtype=self.task.dtype, device="meta")
 
+    @property
+    def busiest(self) -> int:
+        """A node with the most neighbors."""
+        topology = self.topology
+        return max(range(self.nodes), key=lambda node: len(topology.neighbors(node))) if topology else 0
+
     def dry_run(self, node: int) -> DryNode:
         """What a node sends in up to DRY_ROUNDS rounds, without data and neighbors."""
         assert self.algorithm is not None

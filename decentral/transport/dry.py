@@ -1,7 +1,10 @@
 """A dry run of one node: its effects are answered without data, neighbors or memory, and what it would send is counted.
 
-So the bytes of any algorithm are known before the run, from the same text that will run.
+So the bytes of any algorithm are known before the run, from the same text that will run, and so is what each round
+sends behind the computation of a gradient.
 """
+
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,6 +12,37 @@ from torch import Tensor
 from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Mix, Payload, Post, Ticket
 from decentral.transport.driver import Finished, Step, all_reduce_bytes, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
+
+
+@dataclass(slots=True)
+class Exchanged:
+    """One exchange of a round in which it began."""
+
+    neighbors: int
+    frame_bytes: int  # of the message to each of them, header included
+    behind: int | None = None  # gradients computed between its beginning and its end; None: nobody waits for its end
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A mean over nodes by all-reduce."""
+
+    vector_bytes: int
+    nodes: int
+
+
+@dataclass(slots=True)
+class Round:
+    """What a node does in one round, as far as it takes time."""
+
+    gradients: int = 0
+    exchanges: list[Exchanged] = field(default_factory=list)
+    reductions: list[Reduced] = field(default_factory=list)
+
+    @property
+    def bytes_sent(self) -> int:
+        """To neighbors; reductions are not among them."""
+        return sum(exchange.neighbors * exchange.frame_bytes for exchange in self.exchanges)
 
 
 class DryNode:
@@ -22,15 +56,20 @@ class DryNode:
         self.bytes_sent = 0
         self.messages_sent = 0
         self.largest_frame = 0  # bytes, header included
+        self.rounds: list[Round] = []
         self._nodes = nodes
-        self._posted: dict[Ticket, tuple[Payload, tuple[int, ...]]] = {}
+        self._gradients = 0  # in all rounds
+        self._posted: dict[Ticket, tuple[Payload, tuple[int, ...], Exchanged, int]] = {}
 
     def advance(self, step: Step) -> None:
         """Run one step to its end."""
         answer: object = None
+        self.rounds.append(Round())
         while not isinstance(asked := proceed(step, answer), Finished):
             match asked:
                 case Gradient(at=at):
+                    self._gradients += 1
+                    self.rounds[-1].gradients += 1
                     answer = LossAndGradient(torch.empty((), device="meta"), torch.empty_like(at))
                 case Exchange(payload=payload, neighbors=neighbors):
                     answer = self._collect(self._post(payload, neighbors))
@@ -39,7 +78,7 @@ class DryNode:
                 case Collect(ticket=ticket):
                     answer = self._collect(ticket)
                 case Mix(x=x, row=row):
-                    self._post((x,), row.neighbors)
+                    self._collect(self._post((x,), row.neighbors))
                     answer = None
                 case AllReduce():
                     answer = self._all_reduced(asked)
@@ -52,14 +91,18 @@ class DryNode:
         self.bytes_sent += len(neighbors) * size
         self.largest_frame = max(self.largest_frame, size)
         ticket = Ticket(len(self._posted))
-        self._posted[ticket] = payload, neighbors
+        exchange = Exchanged(len(neighbors), size)
+        self.rounds[-1].exchanges.append(exchange)
+        self._posted[ticket] = payload, neighbors, exchange, self._gradients
         return ticket
 
     def _collect(self, ticket: Ticket) -> dict[int, Payload]:
-        payload, neighbors = self._posted[ticket]
+        payload, neighbors, exchange, gradients = self._posted[ticket]
+        exchange.behind = self._gradients - gradients
         return dict.fromkeys(neighbors, payload)
 
     def _all_reduced(self, asked: AllReduce) -> Tensor:
         together = self._nodes if asked.among is None else len(asked.among)
         self.bytes_sent += all_reduce_bytes(asked.x, together)
+        self.rounds[-1].reductions.append(Reduced(asked.x.nbytes, together))
         return asked.x

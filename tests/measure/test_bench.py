@@ -11,3 +11,10 @@ def test_ratios_are_of_medians() -> None:
     assert (found[BARE].over_bare, found[BARE].over_ddp) == (1, 0.8)
     assert timings(measured, None)[0].over_ddp is None
     assert found["dsgd ring"].efficiency == 0.4
+
+
+def test_a_prediction_stands_beside_the_median() -> None:
+    measured = {BARE: [10.0], "dsgd ring": [40.0, 50.0, 90.0], "decent-dp ring": [40.0]}
+    found = {timing.name: timing for timing in timings(measured, None, predicted_ms={"dsgd ring": 60.0})}
+    assert (found["dsgd ring"].predicted_ms, found["dsgd ring"].predicted_over_measured) == (60, 1.2)
+    assert (found[BARE].predicted_ms, found["decent-dp ring"].predicted_over_measured) == (None, None)

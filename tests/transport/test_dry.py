@@ -10,9 +10,9 @@ from torch import Tensor
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
-from decentral.peer import Block, LossAndGradient, Peer, Receive
+from decentral.peer import Block, LossAndGradient, Peer, Receive, Ticket
 from decentral.topology.topology import Topology
-from decentral.transport.dry import DryNode
+from decentral.transport.dry import DryNode, Exchanged, Reduced, Round
 from decentral.transport.lockstep import LockstepDriver
 
 NODES, ROUNDS = 5, 6
@@ -74,6 +74,35 @@ def test_messages_are_counted_by_neighbor() -> None:
     leaf.advance(step(peer(1)))
     assert (hub.messages_sent, leaf.messages_sent) == (4, 1)
     assert (hub.bytes_sent, leaf.bytes_sent) == (4 * (64 + 16 + 8), 64 + 16 + 8)
+
+
+def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
+    """By what the text does between Post and Collect, in a later round too, and not by the method's name."""
+    vector = torch.empty(4, device="meta")
+    left: list[Ticket] = []
+
+    async def step(each: Peer) -> Tensor:
+        overlapped = await each.post((vector,))
+        await each.gradient(vector)
+        await each.collect(overlapped)
+        await each.exchange((vector,))
+        left.append(await each.post((vector,)))
+        if each.round == 1:
+            await each.collect(left[0])
+        return (await each.gradient(await each.all_reduce(vector))).loss
+
+    hub, each = DryNode(NODES), peer(0)
+    for each.round in range(2):
+        hub.advance(step(each))
+    first, second = hub.rounds
+    frame = 64 + 16
+    assert first == Round(
+        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, 2)], [Reduced(16, NODES)]
+    )
+    assert second == Round(
+        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, None)], [Reduced(16, NODES)]
+    )
+    assert hub.bytes_sent == sum(each.bytes_sent for each in hub.rounds) + 2 * round(1.6 * 16)
 
 
 def test_an_effect_that_it_cannot_count_is_refused() -> None:
