@@ -5,8 +5,8 @@ to the world outside its node is to `await` one of the effects below, most reada
 vocabulary is closed: a driver answers from this list and refuses by name what it cannot answer, so one algorithm text
 runs on all that can.
 
-Answers (gradients, received payloads) live until the step ends: clone what State keeps. What is posted must not change
-before it is collected.
+Answers (gradients, received payloads) live until the step ends: clone what State keeps. What was received must not be
+written to: on one host it is the neighbor's own memory. What is posted must not change before it is collected.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

@@ -67,6 +67,7 @@ class LockstepDriver(Driver):
         self._gradients = gradients
         self._poison = poison
         self._answered: list[Tensor] = []
+        self._given: list[tuple[int, Payload, tuple[int, ...]]] = []  # what nodes received in this round, and versions
         self._mail: dict[tuple[int, int, tuple[int, int]], Payload] = {}  # (sender, receiver, place)
         self._round = 0
         self._exchanges: dict[int, int] = {}  # by each node, begun in this round
@@ -83,6 +84,7 @@ class LockstepDriver(Driver):
         finally:
             for step in steps.values():
                 step.close()
+        self._check_unchanged()
         self._forget_answers()
         return losses
 
@@ -156,6 +158,7 @@ class LockstepDriver(Driver):
         for neighbor, payload in received.items():
             _check_alike(payload, neighbor, posted.payload, node)
         self._lend(*(tensor for payload in received.values() for tensor in payload))
+        self._given += [(node, payload, versions(payload)) for payload in received.values()]
         return received
 
     def _mix(self, node: int, asked: Mix) -> object:
@@ -192,6 +195,15 @@ class LockstepDriver(Driver):
         if self._poison:
             self._answered += answered
 
+    def _check_unchanged(self) -> None:
+        """Raise if a node wrote into what it received: on one host that is the neighbor's own memory."""
+        for node, payload, before in self._given:
+            if versions(payload) != before:
+                raise RuntimeError(
+                    f"node {node} changed a payload that it had received; clone it, and change the clone"
+                )
+        self._given.clear()
+
     def _forget_answers(self) -> None:
         for tensor in self._answered:
             tensor.fill_(torch.nan if tensor.is_floating_point() else 1)
@@ -216,6 +228,7 @@ class LockstepDriver(Driver):
         self._mail.clear()
         self._posted.clear()
         self._answered.clear()
+        self._given.clear()
 
 
 def _check_alike(received: Payload, sender: int, own: Payload, node: int) -> None:

@@ -328,3 +328,16 @@ def test_bytes_are_counted_by_sender() -> None:
     lockstep = driver(3)
     run(lockstep, step)
     assert lockstep.bytes_sent == dict.fromkeys(range(3), 2 * (64 + 16))
+
+
+def test_what_was_received_must_not_be_written_to() -> None:
+    """Over shared memory it is the neighbor's own frame, which others still read: silent there, so refused here."""
+
+    async def step(node: int) -> Tensor:
+        received = await Exchange(number(node), (1 - node,))
+        if node == 1:
+            received[0][0].add_(1)
+        return LOSS
+
+    with pytest.raises(RuntimeError, match="node 1 changed a payload that it had received"):
+        run(driver(2), step)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import networkx as nx
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Payload, Post
+from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Mix, Payload, Post
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver
 from decentral.transport.lockstep import LockstepDriver
@@ -313,3 +313,36 @@ def test_means_and_gathered_numbers_are_the_same_everywhere() -> None:
 
     found = on_ranks(4, work)
     assert found == [([1.5, -1.5], [[0.0, 0.0], [1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])] * 4
+
+
+@pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
+def test_a_mixed_vector_stays_the_same_tensor_and_moves_where_neighbors_read_it(wire: str) -> None:
+    """Over shared memory x is sent from where it lies, so its sum must go elsewhere: a neighbor may still be reading.
+    Each rank dawdles in its own rounds, and the sums are those of the lockstep driver to the bit.
+    """
+    rounds, topology = 9, Topology.static("ring", nx.cycle_graph(4), "metropolis")
+    starts = torch.randn(4, 300, generator=torch.Generator().manual_seed(1))
+
+    async def step(x: Tensor, node: int) -> Tensor:
+        await Mix(x, topology.row(node))
+        x.mul_(1.01)
+        return LOSS
+
+    def work(world: World) -> tuple[Tensor, int]:
+        wired = patient(world, PATIENCE_S).driver(topology, gradient, run=1, epoch=0)
+        x, addresses = starts[world.rank].clone(), set()
+        for round in range(rounds):
+            if round % 4 == world.rank:
+                sleep(0.05)
+            advance(wired, step(x, world.rank), round)
+            addresses.add(x.data_ptr())
+        wired.close()
+        return x, len(addresses)
+
+    lockstep, expected = LockstepDriver([gradient] * 4), [start.clone() for start in starts]
+    for round in range(rounds):
+        lockstep.advance({node: step(expected[node], node) for node in range(4)}, round)
+    for node, (x, addresses) in enumerate(on_ranks(4, work, wire=wire)):
+        assert torch.equal(x, expected[node])
+        assert (addresses > 1) == (wire == "shared-memory")
+        assert addresses <= 4
