@@ -71,7 +71,10 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
             "data: zzz",
             "3:1: data.name: unknown name 'zzz'; known: cifar10, digits, mnist, quadratics, or module:function",
         ),
-        ("algorithm: zzz", "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, ddp, dsgd, or module:function"),
+        (
+            "algorithm: zzz",
+            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, ddp, dsgd, hierarchical, or module:function",
+        ),
         ("partition: shard", "7:1: partition.name: unknown name 'shard'; did you mean 'shards'?"),
         ("transport: glo", "7:1: transport.name: unknown name 'glo'; did you mean 'gloo'?"),
         ("data: {test_fraction: 0.1}", f"3:1: data.name: missing; required: {DATA}"),

@@ -15,7 +15,7 @@ from decentral.peer import Block, Effect, Exchange, Gradient, LossAndGradient, P
 from decentral.topology.mixing import Row
 from decentral.transport.lockstep import LockstepDriver
 
-VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Send", "Receive", "Poll", "AllReduce"}
+VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Mix", "Send", "Receive", "Poll", "AllReduce"}
 
 
 def no_gradient(at: Tensor) -> LossAndGradient:
@@ -33,12 +33,14 @@ from typing import assert_type
 from torch import Tensor
 from decentral.peer import *
 from decentral.peer import Arrival, Letter, Payload
+from decentral.topology.mixing import Row
 
 async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Gradient(x), LossAndGradient)
     assert_type(await Exchange((x,), (1,)), Mapping[int, Payload])
     assert_type(await Post((x,), (1,)), Ticket)
     assert_type(await Collect(ticket), Mapping[int, Payload])
+    assert_type(await Mix(x, Row(0, {0: 1.0})), None)
     assert_type(await Send(1, (x,)), None)
     assert_type(await Receive(), Letter)
     assert_type(await Poll(), Mapping[int, Arrival])

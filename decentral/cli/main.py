@@ -67,6 +67,11 @@ def run() -> None:
     quiet = "--json" in sys.argv or STARTED_BY in os.environ
     with Prints.kept_off_stdout() if quiet else nullcontext():
         code = _code()
+    if code and "mpi4py.MPI" in sys.modules:
+        # MPI's own end waits for all ranks, and one of them may be the reason.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code or 0)
 
 

@@ -118,10 +118,12 @@ class _Packer:
             self._owners[address] = stored, tensor
             return {"tensor": stored}
         owner, whole = self._owners[address]
-        spans = whole.is_contiguous() and whole.nbytes == whole.untyped_storage().nbytes()
-        if not spans or whole.dtype != tensor.dtype:
+        # Within the owner, which may itself lie in larger memory, such as a message's.
+        offset = tensor.storage_offset() - whole.storage_offset()
+        end = offset + 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        if not whole.is_contiguous() or whole.dtype != tensor.dtype or offset < 0 or end > whole.numel():
             raise ConfigError(f"a checkpoint cannot hold {name}: it shares memory with {owner}; keep a clone in one")
-        return {"view": [owner, tensor.storage_offset(), list(tensor.shape), list(tensor.stride())]}
+        return {"view": [owner, offset, list(tensor.shape), list(tensor.stride())]}
 
     def _stored(self, tensor: Tensor, name: str) -> str:
         while name in self.tensors:

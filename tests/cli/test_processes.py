@@ -154,10 +154,13 @@ def test_speedup_compares_a_users_graph_with_both_baselines(small: Path) -> None
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("transport", ["shared-memory", "gloo"])
 @pytest.mark.parametrize(("signaled", "how"), [(signal.SIGKILL, "lost"), (signal.SIGSTOP, "waited")])
-def test_who_loses_a_neighbor_says_so_and_ends(small: Path, signaled: signal.Signals, how: str) -> None:
+def test_who_loses_a_neighbor_says_so_and_ends(small: Path, signaled: signal.Signals, how: str, transport: str) -> None:
     """A killed neighbor closes its connection, a stopped one says nothing: in both cases nobody may hang."""
+    before = set(os.listdir("/dev/shm"))
     settings = ("nodes=3", "rounds=1000000", "evaluate_every=1000000", "transport.timeout_s=3")
+    settings += (f"transport.name={transport}",)
     overrides = [word for setting in settings for word in ("-s", setting)]
     with ranks(small.parent, 3, "train", small.name, *overrides, "--out", "run") as (first, second, victim):
         wait_for(small.parent / "run" / "metrics.jsonl", 1, [first, second, victim])
@@ -167,6 +170,7 @@ def test_who_loses_a_neighbor_says_so_and_ends(small: Path, signaled: signal.Sig
         assert [process.returncode for process in (first, second)] == [4, 4], told
     assert any(f"{how} " in text and "node 2 in round" in text for text in told), told
     assert not any("Traceback" in text for text in told), told
+    assert set(os.listdir("/dev/shm")) <= before
 
 
 def test_a_job_whose_node_is_killed_ends_with_4_and_leaves_nobody(small: Path) -> None:

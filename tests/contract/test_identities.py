@@ -132,7 +132,7 @@ def connected(draw: st.DrawFn) -> Topology:
 @pytest.mark.parametrize("in_place", [True, False], ids=["mix_", "mix"])
 def test_one_gossip_step_is_w_times_x(in_place: bool, topology: Topology, d: int, magnitude: int, seed: int) -> None:
     X = 10.0**magnitude * np.random.default_rng(seed).standard_normal((topology.nodes, d))
-    own = list(torch.from_numpy(X.copy()))
+    own = [torch.from_numpy(row.copy()) for row in X]
 
     async def step(peer: Peer) -> Tensor:
         x = own[peer.node]
