@@ -22,8 +22,6 @@ PORT = 29400
 
 _FRAME_BYTES = 1514
 _BURST_S = 400e-6  # what a link may send at once after a pause, as time at its rate
-_SEGMENT_BYTES = 68_000  # of the kernel's offload: a smaller burst has tbf cut it up, which costs the processor dearly
-_SEGMENT_S = 1e-3  # the longest burst that is taken for its sake
 _QUEUE_S = 50e-3  # what may wait in front of a link
 _ROUTED_BURST_S = 2e-3
 _ROUTED_SHARE = 0.99  # of the rate: the sender's own queue must be the one that fills, not the router's
@@ -160,7 +158,6 @@ class Lab:
             burst = max(int(_ROUTED_BURST_S * rate / 8), 11 * _FRAME_BYTES)
             iproute.shape(namespace, INTERFACE, _ROUTED_SHARE * rate, burst, burst + queue)
             return
-        segment = _SEGMENT_BYTES if 8 * _SEGMENT_BYTES / rate <= _SEGMENT_S else 0
-        burst = max(int(_BURST_S * rate / 8), 3 * _FRAME_BYTES, segment)
+        burst = max(int(_BURST_S * rate / 8), 3 * _FRAME_BYTES)
         iproute.shape(namespace, INTERFACE, rate, burst, burst + queue)
         iproute.shape(self.names.hub, f"port{host}", rate, burst, burst + queue)
