@@ -207,7 +207,8 @@ class RankDriver(Driver):
 
     def _room(self, x: Tensor) -> Tensor | None:
         """Memory for a vector like x, `(d,)`, that all neighbors can read where it is; None where they cannot."""
-        if len(self._wires.bundles) != 1 or x.device.type != "cpu":
+        # A view would leave the vector that it is a part of.
+        if len(self._wires.bundles) != 1 or x.device.type != "cpu" or x._is_view():
             return None
         (bundle,) = self._wires.bundles
         if not isinstance(bundle.outbox, SharedOutbox):

@@ -153,9 +153,12 @@ class World:
         return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s, circle)
 
     def _linked(self, topology: Topology, epoch: int, largest: int) -> Wires:
+        wiring, neighbors = self.wiring(epoch, largest), topology.neighbors(self.rank)
+        if self.engine is None:  # no link depends on an order of edges, and a large graph takes long to color
+            return wiring.connect(neighbors)
         colored = enumerate(matchings(topology.graph))
         colors = {sum(edge) - self.rank: color for color, edges in colored for edge in edges if self.rank in edge}
-        return self.wiring(epoch, largest).connect(topology.neighbors(self.rank), colors)
+        return wiring.connect(neighbors, colors)
 
     def circle(self, epoch: int, everyone: Everyone, among: tuple[int, ...]) -> Circle:
         """The ranks of some nodes together, for their sums in one run."""
