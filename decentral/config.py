@@ -241,18 +241,40 @@ Algorithm = Annotated[
 ]
 
 
+class Static(Section):
+    """All edges in every round."""
+
+    name: Literal["static"] = "static"
+
+
+class Matchings(Section):
+    """One partner a round: the matchings of an edge coloring of the graph, in turn."""
+
+    name: Literal["matchings"]
+
+
+Schedule = Annotated[
+    Annotated[Static, Tag("static")] | Annotated[Matchings, Tag("matchings")],
+    Discriminator(_tag),
+    Named,
+]
+
+
 class Topology(OpenSection):
-    """Who talks to whom: a graph of the gallery or the user's own file, and the mixing weights on it.
+    """Who talks to whom: a graph of the gallery or the user's own file, the mixing weights on it, and its schedule.
 
     Its vertices are the nodes; with algorithm hierarchical, the groups.
     """
 
     name: str = Field(min_length=1)
     """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
-    weights: Literal["metropolis", "uniform", "given"] = "metropolis"
-    """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`."""
-    schedule: Literal["static", "matchings"] = "static"
-    """static: all edges in every round. matchings: one partner a round, by an edge coloring of the graph."""
+    weights: Literal["metropolis", "uniform", "given", "column-stochastic"] | None = None
+    """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`.
+    column-stochastic: the sender's 1/(1 + degree), for push-sum. Unless said, what the file means, else metropolis."""
+    scaling: Literal["none", "lazy", "optimal"] | Annotated[float, Field(gt=0, le=2)] = "none"
+    """W_s = (1-s) I + s W in place of W. lazy: s = 1/2. optimal: what shrinks disagreement fastest, by the spectrum."""
+    schedule: Schedule = Static()
+    """Which edges are used in which round; a schedule is the same at all nodes without communication."""
 
 
 class Transport(Section):

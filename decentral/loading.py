@@ -14,8 +14,11 @@ from pydantic import ValidationError
 
 from decentral.config import Experiment, KeyPath, Linear, OwnCode, Quadratics, Section
 from decentral.document import Document, dotted
+from decentral.errors import ConfigError
 from decentral.faults import Fault, faults_in, refusal
 from decentral.strict_yaml import shown
+
+_REST = {"nodes": 1, "rounds": 1, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,21 @@ def load(path: str | PathLike[str], overrides: Iterable[str] = ()) -> Loaded:
     _stamp(experiment, ())
     experiment._folder = Path(path).resolve().parent
     return Loaded(experiment, document)
+
+
+def example_with(**sections: Any) -> Experiment:
+    """An experiment with these sections, whose rest means nothing.
+
+    Raises:
+        ConfigError: what is wrong with the first of them, at its key path.
+    """
+    try:
+        experiment = Experiment.model_validate({**_REST, **sections})
+    except ValidationError as error:
+        fault = min(faults_in(error), key=lambda fault: not fault.unknown_key)
+        raise ConfigError(fault.message, fault.path) from error
+    _stamp(experiment, ())
+    return experiment
 
 
 def _validated(document: Document, path: Path) -> Experiment:

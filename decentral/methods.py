@@ -67,14 +67,23 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, DSGD | Hierarchical):
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
-        words.append(Path(method.topology.name).stem)
-        if method.topology.schedule != "static":
-            words.append(method.topology.schedule)
+        words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
     if isinstance(method.algorithm, DSGD | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(method.algorithm, DSGD):
         words += [method.algorithm.compression] if method.algorithm.compression != "none" else []
     return " ".join(filter(None, words))
+
+
+def schedule_words(topology: Topology) -> list[str]:
+    """`matcha budget=0.3`: a schedule that is not static, and what is not its default."""
+    schedule = topology.schedule
+    if schedule.name == "static":
+        return []
+    return [
+        f"{schedule.name}",
+        *(f"{key}={value}" for key, value in schedule.model_dump(exclude_defaults=True).items() if key != "name"),
+    ]
 
 
 def _differences(method: ResolvedMethod, rivals: Sequence[ResolvedMethod]) -> list[str]:
@@ -88,6 +97,13 @@ def _traits(method: ResolvedMethod) -> dict[str, Any]:
     traits = method.algorithm.model_dump(exclude={"name"})
     if not method.algorithm.centralized:
         graph = method.topology
-        traits |= {"topology": graph.name, "weights": graph.weights, "schedule": graph.schedule, **graph.options}
+        schedule = " ".join(schedule_words(graph)) or "static"
+        traits |= {
+            "topology": graph.name,
+            "weights": graph.weights or "default",
+            "scaling": graph.scaling,
+            "schedule": schedule,
+        }
+        traits |= graph.options
     optimizer = {"optimizer": method.optimizer.name, "lr": method.optimizer.lr}
     return {**traits, **optimizer, **method.optimizer.options}

@@ -174,11 +174,11 @@ class Peer:
 
     async def exchange(self, payload: Payload, turn: int | None = None) -> Mapping[int, Payload]:
         """Send `payload` to my neighbors of this turn and receive theirs."""
-        return await Exchange(payload, self.row(turn).neighbors)
+        return await Exchange(payload, self.row(turn).sources)
 
     async def post(self, payload: Payload, turn: int | None = None) -> Ticket:
         """Begin an exchange with my neighbors of this turn; `collect` finishes it."""
-        return await Post(payload, self.row(turn).neighbors)
+        return await Post(payload, self.row(turn).sources)
 
     async def collect(self, ticket: Ticket) -> Mapping[int, Payload]:
         return await Collect(ticket)

@@ -83,7 +83,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ("data: ", f"3:1: data: found null; required: {DATA}"),
         (
             "topology: [ring]",
-            "6:1: topology: found ['ring']; required: a name, or a mapping with name, weights, schedule",
+            "6:1: topology: found ['ring']; required: a name, or a mapping with name, weights, scaling, schedule",
         ),
         ("dtype: half", "7:1: dtype: unknown value 'half'; known: float32, float64"),
         ("dtype: float23", "7:1: dtype: unknown value 'float23'; did you mean 'float32'?"),

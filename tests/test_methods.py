@@ -45,7 +45,7 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"optimizer": {"lr": 0.5}}], ["dsgd ring lr=0.1", "dsgd ring lr=0.5"]),
         (
             [{"topology": {"name": "ring", "weights": "uniform"}}],
-            ["dsgd ring weights=metropolis", "dsgd ring weights=uniform"],
+            ["dsgd ring weights=default", "dsgd ring weights=uniform"],
         ),
         ([{"topology": {"name": "ring", "hops": 2}}], ["dsgd ring", "dsgd ring hops=2"]),
         ([{"optimizer": {"momentum": 0.9}}], ["dsgd ring", "dsgd ring momentum=0.9"]),

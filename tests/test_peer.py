@@ -23,7 +23,7 @@ def no_gradient(at: Tensor) -> LossAndGradient:
 
 
 def alone(node: int = 0, seed: int = 0) -> Peer:
-    return Peer(node, 1, rows=lambda turn: Row(node, {node: 1.0}), seed=seed)
+    return Peer(node, 1, rows=lambda turn: Row(node, {node: 1.0}, ()), seed=seed)
 
 
 # What mypy must infer, line by line: the answer of each effect, and of each method of the peer.
@@ -40,7 +40,7 @@ async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Exchange((x,), (1,)), Mapping[int, Payload])
     assert_type(await Post((x,), (1,)), Ticket)
     assert_type(await Collect(ticket), Mapping[int, Payload])
-    assert_type(await Mix(x, Row(0, {0: 1.0})), None)
+    assert_type(await Mix(x, Row(0, {0: 1.0}, ())), None)
     assert_type(await Send(1, (x,)), None)
     assert_type(await Receive(), Letter)
     assert_type(await Poll(), Mapping[int, Arrival])
@@ -115,8 +115,8 @@ def test_effects_are_frozen_and_without_a_dictionary() -> None:
 
 
 def test_neighbors_are_the_row_without_its_own_node() -> None:
-    assert Row(2, {0: 0.25, 2: 0.5, 5: 0.25}).neighbors == (0, 5)
-    assert Row(2, {2: 1.0}).neighbors == ()
+    assert Row(2, {0: 0.25, 2: 0.5, 5: 0.25}, (0, 5)).sources == (0, 5)
+    assert Row(2, {2: 1.0}, ()).sources == ()
 
 
 def test_a_turn_is_the_round_unless_given() -> None:
@@ -124,7 +124,7 @@ def test_a_turn_is_the_round_unless_given() -> None:
 
     def rows(turn: int) -> Row:
         asked.append(turn)
-        return Row(0, {0: 0.5, turn + 1: 0.5})
+        return Row(0, {0: 0.5, turn + 1: 0.5}, (turn + 1,))
 
     peer = Peer(0, 9, rows, round=4)
     effect = peer.exchange((torch.zeros(1),)).send(None)

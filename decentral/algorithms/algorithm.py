@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from decentral.algorithms.local import Local, LocalSteps
 from decentral.peer import Peer
+from decentral.topology.stochastic import Kind
 
 
 @dataclass(slots=True)
@@ -21,6 +22,9 @@ class State:
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """A method of decentralized (or centralized) optimization, written once for every driver."""
+
+    mixing: ClassVar[Kind] = "doubly-stochastic"
+    """What every mixing matrix must be, or more than that."""
 
     local: Local
 

@@ -1,7 +1,8 @@
 """`decentral topology list|show`: the gallery, and one of its graphs."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -9,6 +10,10 @@ from rich.table import Table
 from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson
 from decentral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from decentral import config
+    from decentral.topology.topology import Topology
 
 app = typer.Typer(help="The gallery of graphs.", no_args_is_help=True)
 
@@ -40,24 +45,32 @@ def show(
 ) -> None:
     """Draw a graph and say how fast it mixes."""
     from decentral.cli.explain import analysis_lines
-    from decentral.document import Document
-    from decentral.topology import gallery
     from decentral.topology.analysis import analyze
     from decentral.topology.picture import draw
 
-    document = Document("options", {}, {(): (1, 1)})
-    for option in options or ():
-        document = document.override(option)
-    given = dict(document.tree)
-    weights, schedule = given.pop("weights", "metropolis"), given.pop("schedule", "static")
-    try:
-        topology = gallery.load(name, given, nodes, weights, Path(), (), schedule)
-    except ConfigError as error:
-        raise document.located(error.at, str(error)) if error.at else ConfigError(str(error)) from error
+    section, topology = _loaded(name, nodes, options or ())
     analysis = analyze(topology)
     if json:
-        print_json({"name": name, "weights": weights, "schedule": schedule} | analysis.as_dict())
+        print_json(section.model_dump(mode="json") | analysis.as_dict())
         return
     stdout().print(draw(topology), markup=False)
     for line in analysis_lines(analysis):
         stdout().print(line)
+
+
+def _loaded(name: str, nodes: int, options: Iterable[str]) -> "tuple[config.Topology, Topology]":
+    """The section that a name and `-s` options make, and its topology."""
+    from decentral.document import Document
+    from decentral.loading import example_with
+    from decentral.topology import gallery
+
+    document = Document("options", {}, {(): (1, 1)})
+    for option in options:
+        document = document.override(option)
+    try:
+        section = example_with(topology={**document.tree, "name": name}).topology
+        return section, gallery.load(section, nodes, Path())
+    except ConfigError as error:
+        # The keys of `-s` have no `topology` in front.
+        at = (error.at or ())[1:]
+        raise document.located(at, str(error)) if at else ConfigError(str(error)) from error

@@ -67,7 +67,7 @@ class Prepared:
         topology = self.topology
 
         def rows(turn: int) -> Row:
-            return topology.row(node, turn) if topology else Row(node, {node: 1.0})
+            return topology.row(node, turn) if topology else Row(node, {node: 1.0}, ())
 
         return Peer(node, self.nodes, rows, self.task.layout, self.task.seed)
 
@@ -116,16 +116,9 @@ def _graphs(
     section = method.topology
     if method.algorithm.centralized:
         return None, None
-    graph = gallery.load(
-        section.name,
-        section.options,
-        vertices(algorithm, experiment.nodes, method.algorithm.path),
-        section.weights,
-        experiment.folder,
-        section.path,
-        section.schedule,
-    )
-    whole = between_nodes(algorithm, graph)
+    vertex_count = vertices(algorithm, experiment.nodes, method.algorithm.path)
+    graph = gallery.load(section, vertex_count, experiment.folder)
+    whole = between_nodes(algorithm, graph, section.path)
     return None if whole is graph else graph, whole
 
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from decentral.config import Hierarchical
 from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread
-from decentral.methods import ResolvedMethod
+from decentral.methods import ResolvedMethod, schedule_words
 
 MEASURES = (
     "final_accuracy",
@@ -92,8 +92,9 @@ def topology_key(method: ResolvedMethod) -> str:
     """What tells a method's graph from others: its name, options, weights and schedule, and whether of groups."""
     section = method.topology
     words = [section.name, *(f"{key}={value}" for key, value in sorted(section.options.items()))]
-    words += [section.weights] if section.weights != "metropolis" else []
-    words += [section.schedule] if section.schedule != "static" else []
+    words += [section.weights] if section.weights not in (None, "metropolis") else []
+    words += [f"scaling={section.scaling}"] if section.scaling != "none" else []
+    words += schedule_words(section)
     if isinstance(method.algorithm, Hierarchical):
         words.append(f"of groups of {method.algorithm.group}")
     return " ".join(words)

@@ -24,6 +24,9 @@ from decentral.topology.topology import Topology
 EXACT_NODES = 2000
 """Up to here all eigenvalues and the exact diameter are computed."""
 
+SAMPLED_TURNS = 256
+"""So many turns stand for a schedule that is drawn anew in each."""
+
 NEGLIGIBLE = 1e-12
 """A rho up to here is the rounding error of an exact average."""
 
@@ -98,7 +101,7 @@ def spectrum(matrix: MixingMatrix) -> Spectrum:
 
 def averaged(topology: Topology) -> tuple[MixingMatrix, float]:
     """The mean matrix over the turns of a schedule, and the gap per turn."""
-    turns = [topology.schedule.matrix(turn) for turn in range(topology.schedule.period)]
+    turns = [topology.schedule.matrix(turn) for turn in range(topology.schedule.period or SAMPLED_TURNS)]
     if len(turns) == 1:
         return turns[0], spectrum(turns[0]).gap
     return MixingMatrix(csr_array(sum(turn.sparse for turn in turns) / len(turns))), 1 - contraction(turns)

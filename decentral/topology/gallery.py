@@ -1,7 +1,10 @@
 """The gallery: one file is one graph. The built-in ones lie in `topologies/`; a user's own is named by its path.
 
-A Python file defines `build(nodes, *, ...) -> networkx.Graph`, whose keyword parameters are the options of the
-experiment's topology section. It is the user's code and runs as such; data files are only read.
+A Python file defines `build(nodes, *, ...)`, whose keyword parameters are the options of the experiment's topology
+section. It returns a networkx graph, or a list of them, which take turns. With `schedule(turn, nodes, *, ...)`, of the
+same options, each turn has the edges that this returns: a graph, or (i, j) or (i, j, weight); `build` then returns the
+graph of all edges that may occur. `WEIGHTS = "given"` says that the edges carry their weights. It is the user's code
+and runs as such; data files are only read.
 """
 
 import ast
@@ -13,10 +16,11 @@ from typing import Any
 
 import networkx as nx
 
+from decentral import config
 from decentral.config import KeyPath
 from decentral.errors import ConfigError, nearest
 from decentral.shipped import shipped
-from decentral.topology.graph import checked_graph
+from decentral.topology.assembly import Family, topology_of
 from decentral.topology.graph_files import READERS, read
 from decentral.topology.topology import Topology
 from decentral.user_code import blame, called, checked_options, function_of
@@ -24,37 +28,22 @@ from decentral.user_code import blame, called, checked_options, function_of
 SUFFIXES = (".py", *READERS)
 
 
-def load(
-    section_name: str,
-    options: Mapping[str, Any],
-    nodes: int,
-    weights: str,
-    folder: Path,
-    at: KeyPath,
-    schedule: str = "static",
-) -> Topology:
+def load(section: config.Topology, nodes: int, folder: Path) -> Topology:
     """The topology of an experiment's section.
 
     Args:
-        section_name: a name of the gallery, or a path to a file.
-        options: keyword arguments for the file's `build`; a data file takes none.
+        section: its name is one of the gallery, or a path to a file.
         nodes: how many nodes the graph must have.
-        weights: one of `mixing.WEIGHTS`.
         folder: where relative paths start.
-        at: the section's key path in the experiment.
-        schedule: one of `topology.SCHEDULES`.
 
     Raises:
         ConfigError: no such file, a fault in it, bad options, or a graph or weights that cannot be used.
     """
     try:
-        path = find(section_name, folder)
-        graph = _built(path, options, nodes, at) if path.suffix == ".py" else _read(path, options, at)
-        source = section_name if _is_path(section_name) else f"topologies/{path.name}"
-        return Topology.scheduled(section_name, checked_graph(graph, nodes, source), weights, schedule)
+        return topology_of(_family(section, nodes, folder), section, nodes)
     except ConfigError as error:
         if error.at is None:
-            error.at = at
+            error.at = section.path
         raise
 
 
@@ -108,9 +97,29 @@ def _one_of() -> str:
     return ", ".join(SUFFIXES)
 
 
-def _built(path: Path, options: Mapping[str, Any], nodes: int, at: KeyPath) -> Any:
-    build = function_of(_executed(path, at), "build", at)
-    return called(build, nodes, options=checked_options(build, options, at, positional=1), at=at)
+def _family(section: config.Topology, nodes: int, folder: Path) -> Family:
+    path = find(section.name, folder)
+    source = section.name if _is_path(section.name) else f"topologies/{path.name}"
+    if path.suffix != ".py":
+        return Family([_read(path, section.options, section.path)], source)
+    module = _executed(path, section.path)
+    return _of_module(module, source, section.options, nodes, section.path)
+
+
+def _of_module(module: ModuleType, source: str, options: Mapping[str, Any], nodes: int, at: KeyPath) -> Family:
+    """`build(nodes, *, ...)` gives the graph, or those of a cycle; `schedule(turn, nodes, *, ...)` a turn's edges."""
+    build, weights = function_of(module, "build", at), getattr(module, "WEIGHTS", "metropolis")
+    built = called(build, nodes, options=checked_options(build, options, at, positional=1), at=at)
+    graphs = built if isinstance(built, list | tuple) and built else [built]
+    if not hasattr(module, "schedule"):
+        return Family(graphs, source, weights=weights)
+    own = function_of(module, "schedule", at)
+    checked = checked_options(own, options, at, positional=2)
+
+    def turn(number: int) -> object:
+        return called(own, number, nodes, options=checked, at=at)
+
+    return Family(graphs, source, turn, weights)
 
 
 def _executed(path: Path, at: KeyPath) -> ModuleType:

@@ -1,5 +1,9 @@
-"""The boundary where a graph from outside becomes one to rely on: the nodes 0..n-1, connected, with sound weights."""
+"""The boundary where a graph from outside becomes one to rely on: the nodes 0..n-1, connected, with sound weights.
 
+A directed edge i -> j lets i send to j.
+"""
+
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -20,8 +24,8 @@ def checked_graph(graph: object, nodes: int, source: str) -> nx.Graph:
         source: the file's name, for errors.
 
     Raises:
-        ConfigError: not an undirected simple graph on exactly these nodes, not connected, too large, or an edge's
-            weight is negative or not a finite number.
+        ConfigError: not a simple graph on exactly these nodes, not connected (if directed: strongly), too large, or an
+            edge's weight is negative or not a finite number.
     """
     checked = _simple(graph, source)
     _check_nodes(checked, nodes, source)
@@ -30,12 +34,38 @@ def checked_graph(graph: object, nodes: int, source: str) -> nx.Graph:
     return nx.freeze(_plain(checked))
 
 
+def checked_turn(graph: object, nodes: int, source: str) -> nx.Graph:
+    """The same of one turn's graph, which need not be connected nor name all nodes.
+
+    Args:
+        graph: a graph, or edges as (i, j) or (i, j, weight), which are undirected.
+
+    Raises:
+        ConfigError: as `checked_graph`.
+    """
+    given = graph if isinstance(graph, nx.Graph) else _of_edges(graph, source)
+    turn = _simple(given, source).copy()
+    turn.add_nodes_from(range(nodes))
+    _check_nodes(turn, nodes, source)
+    _check_weights(turn, source)
+    return nx.freeze(_plain(turn))
+
+
+def _of_edges(edges: object, source: str) -> nx.Graph:
+    turn, wanted = nx.Graph(), "a networkx graph, or edges as (i, j) or (i, j, weight), is required"
+    if not isinstance(edges, Iterable):
+        raise ConfigError(f"{source} is a {type(edges).__name__}; {wanted}")
+    for edge in edges:
+        if not isinstance(edge, Sequence) or len(edge) not in (2, 3):
+            raise ConfigError(f"{source} has the edge {_shown(edge)}; {wanted}")
+        turn.add_edge(edge[0], edge[1], **({"weight": edge[2]} if len(edge) == 3 else {}))
+    return turn
+
+
 def _simple(graph: object, source: str) -> nx.Graph:
-    wanted = "a simple undirected networkx.Graph is required"
+    wanted = "a simple networkx.Graph or DiGraph is required"
     if not isinstance(graph, nx.Graph):
         raise ConfigError(f"{source} {_verb(source)} a {type(graph).__name__}; {wanted}")
-    if graph.is_directed():
-        raise ConfigError(f"{source} {_verb(source)} a directed graph; {wanted}: apply .to_undirected()")
     if graph.is_multigraph():
         raise ConfigError(f"{source} {_verb(source)} a multigraph; {wanted}: wrap it in networkx.Graph(...)")
     edges = graph.number_of_edges()
@@ -68,20 +98,28 @@ def _check_weights(graph: nx.Graph, source: str) -> None:
 
 
 def _check_connected(graph: nx.Graph, source: str) -> None:
-    parts = sorted(nx.connected_components(graph), key=len)
+    components = nx.strongly_connected_components if graph.is_directed() else nx.connected_components
+    parts = sorted(components(graph), key=len)
     if len(parts) > 1:
+        strongly = " strongly" if graph.is_directed() else ""
         raise ConfigError(
-            f"{source} {_verb(source)} a disconnected graph: {len(parts)} components, the smallest of {len(parts[0])} "
-            f"node(s) with node {min(parts[0])}; every node must reach every other: add edges between the components"
+            f"{source} {_verb(source)} a graph that is not{strongly} connected: {len(parts)}{strongly and ' strong'} "
+            f"components, the smallest of {len(parts[0])} node(s) with node {min(parts[0])}; every node must reach "
+            "every other: add edges between the components"
         )
 
 
 def _plain(graph: nx.Graph) -> nx.Graph:
-    plain = nx.empty_graph(len(graph))
-    edges = ((int(min(i, j)), int(max(i, j)), weight) for i, j, weight in graph.edges(data="weight"))
-    for i, j, weight in sorted(edges):
+    directed = graph.is_directed()
+    plain = nx.empty_graph(len(graph), create_using=nx.DiGraph if directed else nx.Graph)
+    edges = ((int(i), int(j), weight) for i, j, weight in graph.edges(data="weight"))
+    for i, j, weight in sorted((edge if directed else (*sorted(edge[:2]), edge[2]) for edge in edges), key=_ends):
         plain.add_edge(i, j, **({} if weight is None else {"weight": float(weight)}))
     return plain
+
+
+def _ends(edge: tuple[int, int, object]) -> tuple[int, int]:
+    return edge[:2]
 
 
 def _verb(source: str) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from decentral.topology.mixing import MixingMatrix
-from decentral.topology.schedule import CyclicSchedule, StaticSchedule, TopologySchedule
+from decentral.topology.schedule import DrawnSchedule, TopologySchedule, cyclic
 from decentral.topology.topology import Topology
 
 
@@ -27,8 +27,12 @@ def members(groups: Topology, size: int, linked: int) -> Topology:
 
 
 def _schedule(of_groups: TopologySchedule, size: int, linked: int) -> TopologySchedule:
-    turns = tuple(_matrix(of_groups.matrix(turn), size, linked) for turn in range(of_groups.period))
-    return StaticSchedule(turns[0]) if len(turns) == 1 else CyclicSchedule(turns)
+    def matrix(turn: int) -> MixingMatrix:
+        return _matrix(of_groups.matrix(turn), size, linked)
+
+    if of_groups.period is None:
+        return DrawnSchedule(matrix, of_groups.kind)
+    return cyclic(tuple(matrix(turn) for turn in range(of_groups.period)))
 
 
 def _matrix(of_groups: MixingMatrix, size: int, linked: int) -> MixingMatrix:

@@ -1,6 +1,11 @@
-"""What every mixing matrix must be: nonnegative, symmetric and doubly stochastic."""
+"""What a mixing matrix must be: nonnegative, its columns summing to 1; and what it may be beyond that.
+
+Columns that sum to 1 keep the sum of all nodes, which is what push-sum asks for. Rows that do so too make the matrix
+doubly stochastic, so that the mean of all is a fixed point: plain gossip. Symmetric is what spectra are read from.
+"""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +19,37 @@ TOLERANCE = 1e-12
 Floats = NDArray[np.float64]
 
 
-def check(W: csr_array) -> None:
-    """Refuse an `(n, n)` matrix that is not nonnegative, symmetric and doubly stochastic, to within `TOLERANCE`.
+Kind = Literal["column-stochastic", "doubly-stochastic", "symmetric"]
+"""What a matrix is, each kind being all that stands before it too."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def kind_of(W: csr_array) -> Kind:
+    """What an `(n, n)` matrix is, to within `TOLERANCE`.
 
     Raises:
-        ConfigError: names the entry or row, the value found and what was required.
+        ConfigError: not even column-stochastic and nonnegative; names the entry or column, and what was required.
     """
     entries = W.tocoo()
     _refuse(
         ~(np.isfinite(entries.data) & (entries.data >= 0)),
         lambda at: (
-            f"edge {entries.row[at]}-{entries.col[at]} has mixing weight {entries.data[at]:.6g}; "
+            f"edge {entries.col[at]}-{entries.row[at]} has mixing weight {entries.data[at]:.6g}; "
             "required: finite and not negative"
         ),
     )
-    for what, sums in (("row", row_sums(W)), ("column", row_sums(W.T.tocsr()))):
-        _refuse_sum(what, sums)
-    asymmetry = abs(W - W.T).tocoo()
+    columns = row_sums(W.T.tocsr())
     _refuse(
-        asymmetry.data > TOLERANCE,
+        np.abs(columns - 1) > TOLERANCE,
         lambda at: (
-            f"edge {asymmetry.row[at]}-{asymmetry.col[at]} has mixing weights that differ by "
-            f"{asymmetry.data[at]:.6g} between its two directions; required: equal within {TOLERANCE:g}"
+            f"column {at} of the mixing matrix sums to {columns[at]:.15g}; required: 1 within {TOLERANCE:g}; "
+            "without a weight on its self-loop a node keeps exactly what remains"
         ),
     )
+    if (np.abs(row_sums(W) - 1) > TOLERANCE).any():
+        return "column-stochastic"
+    return "doubly-stochastic" if (abs(W - W.T).data > TOLERANCE).any() else "symmetric"
 
 
 def row_sums(W: csr_array) -> Floats:
@@ -47,16 +59,6 @@ def row_sums(W: csr_array) -> Floats:
     if len(filled):
         sums[filled] = np.add.reduceat(W.data, W.indptr[filled])
     return sums
-
-
-def _refuse_sum(what: str, sums: Floats) -> None:
-    _refuse(
-        np.abs(sums - 1) > TOLERANCE,
-        lambda at: (
-            f"{what} {at} of the mixing matrix sums to {sums[at]:.15g}; required: 1 within {TOLERANCE:g}; "
-            "without a weight on its self-loop a node keeps exactly what remains"
-        ),
-    )
 
 
 def _refuse(bad: NDArray[np.bool_], message: Callable[[int], str]) -> None:

@@ -4,23 +4,19 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from decentral.errors import ConfigError, nearest
-from decentral.topology.matchings import matchings
+from decentral.errors import ConfigError
 from decentral.topology.mixing import Row, mixing_matrix
-from decentral.topology.schedule import CyclicSchedule, StaticSchedule, TopologySchedule
-
-SCHEDULES = ("static", "matchings")
-"""All edges in every turn, or one matching of the graph in each."""
+from decentral.topology.schedule import StaticSchedule, TopologySchedule
 
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """A graph on the nodes 0..n-1 and a schedule of mixing matrices on its edges.
+    """The nodes 0..n-1, who is linked to whom, and a schedule of mixing matrices on the links.
 
     Args:
         name: what the experiment calls it.
-        graph: a checked graph; the union over all turns.
-        schedule: the mixing matrix of each turn, each zero wherever the graph has no edge.
+        graph: the links, undirected: whoever talks to each other in some turn, in one direction or both.
+        schedule: the mixing matrix of each turn, each zero wherever there is no link.
     """
 
     name: str
@@ -34,32 +30,7 @@ class Topology:
         Raises:
             ConfigError: unknown weights, or weights that this graph does not allow.
         """
-        return cls(name, graph, StaticSchedule(mixing_matrix(graph, weights)))
-
-    @classmethod
-    def one_partner(cls, name: str, graph: nx.Graph, weights: str) -> "Topology":
-        """A checked graph one matching at a time: in each turn a node mixes with one neighbor at most.
-
-        With `metropolis` weights both take the mean of the two. The turns go through the graph's matchings.
-
-        Raises:
-            ConfigError: unknown weights, or weights that a matching does not allow.
-        """
-        turns = [graph.edge_subgraph(edges).copy() for edges in matchings(graph)] or [graph]
-        for turn in turns:
-            turn.add_nodes_from(graph)
-        return cls(name, graph, CyclicSchedule(tuple(mixing_matrix(turn, weights) for turn in turns)))
-
-    @classmethod
-    def scheduled(cls, name: str, graph: nx.Graph, weights: str, schedule: str) -> "Topology":
-        """A checked graph with one of `mixing.WEIGHTS`, by one of `SCHEDULES`.
-
-        Raises:
-            ConfigError: unknown weights or schedule, or weights that this graph does not allow.
-        """
-        if schedule not in SCHEDULES:
-            raise ConfigError(f"unknown schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
-        return cls.static(name, graph, weights) if schedule == "static" else cls.one_partner(name, graph, weights)
+        return cls(name, graph.to_undirected(), StaticSchedule(mixing_matrix(graph, weights)))
 
     @property
     def nodes(self) -> int:
@@ -67,7 +38,7 @@ class Topology:
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """The edges as (i, j) with i < j, ascending, without self-loops."""
+        """The links as (i, j) with i < j, ascending, without self-loops."""
         return tuple(sorted((min(i, j), max(i, j)) for i, j in self.graph.edges if i != j))
 
     def row(self, node: int, turn: int = 0) -> Row:
@@ -77,3 +48,19 @@ class Topology:
     def neighbors(self, node: int) -> tuple[int, ...]:
         """Whoever `node` talks to in some turn: ascending, without itself."""
         return tuple(sorted(j for j in self.graph[node] if j != node))
+
+
+def refuse_swapping(schedule: TopologySchedule, graph: nx.Graph) -> None:
+    """Raise ConfigError where two sides of a static graph swap models for ever: the eigenvalue -1.
+
+    Args:
+        schedule: on the graph.
+        graph: the links.
+    """
+    if schedule.period != 1 or len(graph) == 1 or schedule.matrix(0).sparse.diagonal().any():
+        return
+    if nx.is_bipartite(graph):
+        raise ConfigError(
+            "no node keeps any weight for itself and the graph is bipartite, so its two sides swap models for ever "
+            "(eigenvalue -1); give the edges less weight"
+        )

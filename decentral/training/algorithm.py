@@ -13,6 +13,7 @@ from decentral.algorithms.local import Local
 from decentral.config import KeyPath
 from decentral.errors import ConfigError
 from decentral.topology.groups import members
+from decentral.topology.schedule import weakest
 from decentral.topology.topology import Topology
 from decentral.user_code import called, checked_options, imported
 
@@ -58,8 +59,22 @@ def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
     return nodes // size
 
 
-def between_nodes(algorithm: Algorithm | None, graph: Topology) -> Topology:
-    """The graph of nodes that the algorithm's topology means: itself, or its groups taken apart."""
+def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath) -> Topology:
+    """The graph of nodes that the algorithm's topology means: itself, or its groups taken apart.
+
+    Args:
+        at: the topology's key path, for errors.
+
+    Raises:
+        ConfigError: the algorithm does not work with such mixing matrices.
+    """
+    needed, found = algorithm.mixing if algorithm else "doubly-stochastic", graph.schedule.kind
+    if weakest(needed, found) != needed:
+        raise ConfigError(
+            f"the mixing matrix of {graph.name} is {found}, and {type(algorithm).__name__} needs one that is {needed}: "
+            "else the mean of all models drifts; take an undirected graph, or one whose nodes send and receive equally",
+            at,
+        )
     if not isinstance(algorithm, Hierarchical):
         return graph
     return members(graph, algorithm.group, linked=1 if algorithm.between == "leaders" else algorithm.group)

@@ -78,7 +78,7 @@ class DryNode:
                 case Collect(ticket=ticket):
                     answer = self._collect(ticket)
                 case Mix(x=x, row=row):
-                    self._collect(self._post((x,), row.neighbors))
+                    self._collect(self._post((x,), row.sources))
                     answer = None
                 case AllReduce():
                     answer = self._all_reduced(asked)

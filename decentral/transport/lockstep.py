@@ -112,7 +112,7 @@ class LockstepDriver(Driver):
         if isinstance(asked, Exchange):
             return Collect(self._post(node, asked.payload, asked.neighbors))
         if isinstance(asked, Mix):
-            self._mixing[node] = self._post(node, (asked.x,), asked.row.neighbors)
+            self._mixing[node] = self._post(node, (asked.x,), asked.row.sources)
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:

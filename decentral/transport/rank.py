@@ -194,7 +194,7 @@ class RankDriver(Driver):
 
     def _mix(self, asked: Mix) -> None:
         x, weights = asked.x, asked.row.weights
-        received = self._collect(self._post((x,), asked.row.neighbors, overlapped=False, moves=True), "Mix")
+        received = self._collect(self._post((x,), asked.row.sources, overlapped=False, moves=True), "Mix")
         if not received and weights[self._node] == 1:
             return
         vectors = first_tensors(self._node, x, received)

@@ -57,7 +57,7 @@ class Session:
         method = algorithm_named(algorithm, local, compression)
         with placed():
             parts = vertices(method, self.world.size, ("algorithm",))
-        graph = between_nodes(method, topology_named(topology, parts))
+        graph = between_nodes(method, topology_named(topology, parts), ("topology",))
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
         epoch = self._agreed_epoch(run, told)

@@ -6,24 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
-from pydantic import ValidationError
 
-from decentral import config
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import Local
-from decentral.config import Experiment
 from decentral.document import dotted
 from decentral.errors import ConfigError
-from decentral.faults import faults_in
+from decentral.loading import example_with
 from decentral.topology import gallery
-from decentral.topology.graph import checked_graph
+from decentral.topology.assembly import Family, topology_of
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import algorithm_of, own_algorithm
 
 Named = str | Mapping[str, Any]
 """A name, or a mapping with `name` and options, as a section of an experiment file has it."""
-
-_REST = {"nodes": 1, "rounds": 1, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
 
 
 def transport_of(transport: Named | None, **shorthands: Any) -> Any:
@@ -33,7 +28,7 @@ def transport_of(transport: Named | None, **shorthands: Any) -> Any:
         ConfigError: an unknown name or option, or a value out of bounds.
     """
     given = {key: value for key, value in shorthands.items() if value is not None}
-    return _experiment(transport={**_mapping(transport or {}), **given}).transport
+    return example_with(transport={**_mapping(transport or {}), **given}).transport
 
 
 def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compression: str | None = None) -> Algorithm:
@@ -51,7 +46,7 @@ def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compressio
         if isinstance(name, type):
             del options["name"]
             return own_algorithm(name, options, local, name.__qualname__, ("algorithm",))
-        made = algorithm_of(_experiment(algorithm=options).algorithm, local, Path())
+        made = algorithm_of(example_with(algorithm=options).algorithm, local, Path())
     if made is None:
         raise ConfigError("algorithm 'ddp' is torch's DistributedDataParallel itself; wrap the model in that instead")
     return made
@@ -67,17 +62,17 @@ def topology_named(topology: Named | nx.Graph, nodes: int) -> Topology:
     graph = options.get("name")
     with placed():
         if isinstance(graph, nx.Graph):
-            section = _experiment(topology={**options, "name": "graph"}).topology
+            section = example_with(topology={**options, "name": "graph"}).topology
             for key in section.options:
-                raise ConfigError(f"found the option {key!r}; a graph that is given takes `weights` and `schedule`")
-            checked = checked_graph(graph, nodes, "the given graph")
-            return Topology.scheduled("graph", checked, section.weights, section.schedule)
-        section = _experiment(topology=options).topology
+                raise ConfigError(
+                    f"found the option {key!r}; a graph that is given takes `weights`, `scaling` and `schedule`"
+                )
+            return topology_of(Family([graph], "the given graph"), section, nodes)
+        section = example_with(topology=options).topology
         if nodes == 1:  # a ring of one has no edges, and other graphs no such size
             gallery.find(section.name, Path())
             return Topology.static(section.name, nx.empty_graph(1), "metropolis")
-        options = section.options
-        return gallery.load(section.name, options, nodes, section.weights, Path(), ("topology",), section.schedule)
+        return gallery.load(section, nodes, Path())
 
 
 @contextmanager
@@ -93,15 +88,3 @@ def placed() -> Iterator[None]:
 
 def _mapping(named: Any) -> dict[str, Any]:
     return dict(named) if isinstance(named, Mapping) else {"name": named}
-
-
-def _experiment(**sections: Any) -> config.Experiment:
-    """An experiment with these sections, of which the rest means nothing."""
-    try:
-        experiment = Experiment.model_validate({**_REST, **sections})
-    except ValidationError as error:
-        fault = min(faults_in(error), key=lambda fault: not fault.unknown_key)
-        raise ConfigError(fault.message, fault.path) from error
-    for key in sections:
-        getattr(experiment, key)._path = (key,)
-    return experiment

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from decentral.loading import example_with
 from decentral.peer import Block, Layout, LossAndGradient
 from decentral.topology import gallery
 from decentral.topology.mixing import MixingMatrix
@@ -54,7 +55,7 @@ GRAPHS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
 def graph(name: str) -> Topology:
     """One of GRAPHS, with Metropolis weights."""
     shipped, nodes, options = GRAPHS[name]
-    return gallery.load(shipped, options, nodes, "metropolis", Path(), ())
+    return gallery.load(example_with(topology={"name": shipped, **options}).topology, nodes, Path())
 
 
 def alone(nodes: int) -> Topology:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import decentral.topology.analysis as analysis
+from decentral.loading import example_with
 from decentral.topology import gallery
 from decentral.topology.analysis import analyze, diameter, rounds_to, spectrum
 from decentral.topology.topology import Topology
 
 
 def load(name, nodes, weights="metropolis", **options):
-    return gallery.load(name, options, nodes, weights, Path(), ("topology",))
+    return gallery.load(example_with(topology={"name": name, "weights": weights, **options}).topology, nodes, Path())
 
 
 @pytest.mark.parametrize(
@@ -125,9 +126,9 @@ def test_a_schedule_is_judged_by_the_product_of_its_matrices() -> None:
     """One partner a round on a ring of four: two turns are an exact average. On longer rings rho is the root of the
     product's second singular value, and gossip shrinks the disagreement at that rate.
     """
-    four = analyze(gallery.load("ring", {}, 4, "metropolis", Path(), (), "matchings"))
+    four = analyze(load("ring", 4, schedule="matchings"))
     assert (four.gap, four.rounds_to_halve) == (1.0, 1)
-    topology = gallery.load("ring", {}, 12, "metropolis", Path(), (), "matchings")
+    topology = load("ring", 12, schedule="matchings")
     assert topology.schedule.period == 2
     even, odd = (topology.schedule.matrix(turn).dense() for turn in (0, 1))
     rho = np.linalg.svd(odd @ even - 1 / 12, compute_uv=False)[0] ** 0.5
@@ -138,7 +139,7 @@ def test_a_schedule_is_judged_by_the_product_of_its_matrices() -> None:
 
 
 def test_the_rate_of_a_large_schedule_is_found_without_a_dense_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    topology = gallery.load("torus", {}, 64, "metropolis", Path(), (), "matchings")
+    topology = load("torus", 64, schedule="matchings")
     exact = analyze(topology).gap
     monkeypatch.setattr("decentral.topology.analysis.EXACT_NODES", 10)
     assert analyze(topology).gap == pytest.approx(exact, abs=1e-6)

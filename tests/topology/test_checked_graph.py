@@ -43,9 +43,9 @@ def test_a_long_label_is_cut_and_kept_on_one_line():
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (None, "returned a NoneType; a simple undirected networkx.Graph is required"),
+        (None, "returned a NoneType; a simple networkx.Graph or DiGraph is required"),
         ({0: [1]}, "returned a dict"),
-        (nx.DiGraph([(0, 1)]), "returned a directed graph"),
+        (nx.DiGraph([(0, 1), (1, 2), (2, 3)]), "not strongly connected: 4 strong components"),
         (nx.MultiGraph([(0, 1), (0, 1)]), "returned a multigraph"),
         (nx.Graph([(0, 1), (2, 3)]), "2 components, the smallest of 2 node(s) with node 0"),
         (nx.disjoint_union(nx.complete_graph(3), nx.empty_graph(1)), "the smallest of 1 node(s) with node 3"),

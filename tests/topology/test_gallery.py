@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from decentral.errors import ConfigError
+from decentral.loading import example_with
 from decentral.topology import gallery
 
 AT = ("topology",)
@@ -22,7 +23,7 @@ NOT_FOR: dict[str, set[int]] = {
 
 
 def load(name, nodes, folder=Path(), weights="metropolis", **options):
-    return gallery.load(name, options, nodes, weights, folder, AT)
+    return gallery.load(example_with(topology={"name": name, "weights": weights, **options}).topology, nodes, folder)
 
 
 def refused(name, nodes=8, folder=Path(), weights="metropolis", **options):
@@ -192,7 +193,7 @@ def test_given_weights_from_a_file(tmp_path):
         ("def build(): ...\n", "TypeError"),
         ("def build(nodes): ...\n", "mine.py returned a NoneType"),
         ("import networkx as nx\ndef build(nodes): return nx.path_graph(7)\n", "mine.py returned 7 nodes for nodes=8"),
-        ("import networkx as nx\ndef build(nodes): return nx.DiGraph(nx.path_graph(nodes))\n", "a directed graph"),
+        ("import networkx as nx\ndef build(nodes): return nx.DiGraph(nx.cycle_graph(nodes))\n", "found a directed one"),
         ("import networkx as nx\ndef build(nodes): return nx.path_graph('abcdefgh')\n", "a node labeled 'a'"),
         ("import networkx as nx\ndef build(nodes): return nx.empty_graph(nodes)\n", "8 components"),
     ],

@@ -4,9 +4,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from decentral.loading import example_with
+from decentral.topology.assembly import Family, topology_of
 from decentral.topology.groups import members
-from decentral.topology.stochastic import check
-from decentral.topology.topology import Topology
 
 
 @pytest.mark.parametrize("schedule", ["static", "matchings"])
@@ -15,7 +15,8 @@ from decentral.topology.topology import Topology
 def test_members_of_linked_places_mix_as_their_groups_do(
     graph: nx.Graph, size: int, linked: int, schedule: str
 ) -> None:
-    groups = Topology.scheduled("test", graph, "metropolis", schedule)
+    section = example_with(topology={"name": "test", "schedule": schedule}).topology
+    groups = topology_of(Family([graph], "test"), section, len(graph))
     nodes = members(groups, size, linked)
     places = np.diag([1.0] * linked + [0.0] * (size - linked))
     assert nodes.schedule.period == groups.schedule.period
@@ -24,11 +25,11 @@ def test_members_of_linked_places_mix_as_their_groups_do(
             np.eye(groups.nodes), np.eye(size) - places
         )
         np.testing.assert_array_equal(nodes.schedule.matrix(turn).dense(), expected)
-        check(nodes.schedule.matrix(turn).sparse)
+        assert nodes.schedule.matrix(turn).kind == "symmetric"
         for node in range(nodes.nodes):
             group, place = divmod(node, size)
-            there = groups.row(group, turn).neighbors if place < linked else ()
-            assert nodes.row(node, turn).neighbors == tuple(other * size + place for other in there)
+            there = groups.row(group, turn).sources if place < linked else ()
+            assert nodes.row(node, turn).sources == tuple(other * size + place for other in there)
     for node in range(nodes.nodes):
         group, place = divmod(node, size)
         there = groups.neighbors(group) if place < linked else ()

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from decentral.errors import ConfigError
+from decentral.loading import example_with
+from decentral.topology.assembly import Family, topology_of
 from decentral.topology.graph import checked_graph
 from decentral.topology.mixing import WEIGHTS, MixingMatrix, Row, given, metropolis, mixing_matrix, uniform
-from decentral.topology.stochastic import check
+from decentral.topology.stochastic import kind_of
 from decentral.topology.topology import Topology
 
 
@@ -42,7 +44,7 @@ def test_metropolis_is_doubly_stochastic_on_every_connected_graph(graph):
         assert W[i, j] == 1 / (1 + max(degree[i], degree[j]))
     for node in range(topology.nodes):
         row = topology.row(node)
-        assert row.neighbors == topology.neighbors(node)
+        assert row.sources == row.to == topology.neighbors(node)
         assert list(row.weights) == sorted({node, *topology.neighbors(node)})
         assert row.weights == {j: W[node, j] for j in row.weights}
 
@@ -71,10 +73,10 @@ def test_sums_stay_exact_on_a_hub_with_very_many_leaves():
 
 def test_rows_hold_plain_numbers():
     row = metropolis(nx.path_graph(3)).row(1)
-    assert row == Row(1, {0: 1 / 3, 1: 1 - 2 / 3, 2: 1 / 3})
+    assert row == Row(1, {0: 1 / 3, 1: 1 - 2 / 3, 2: 1 / 3}, (0, 2))
     assert {type(key) for key in row.weights} == {int}
     assert {type(value) for value in row.weights.values()} == {float}
-    assert row.neighbors == (0, 2)
+    assert row.sources == (0, 2)
 
 
 def test_a_row_includes_its_node_even_at_weight_zero():
@@ -94,6 +96,9 @@ def test_a_self_loop_sets_the_own_weight_and_is_no_neighbor():
     assert topology.schedule.period == 1
 
 
+GIVEN = {"name": "pair", "weights": "given"}
+
+
 def weighted(*edges):
     graph = nx.Graph()
     graph.add_weighted_edges_from(edges)
@@ -108,8 +113,8 @@ def weighted(*edges):
         (lambda: given(nx.path_graph(2)), r"edge 0-1 has no weight"),
         (lambda: given(weighted((0, 1, 0))), r"edge 0-1 has weight 0"),
         (lambda: given(weighted((0, 1, 0.7), (1, 2, 0.7))), r"node 1 have weights that sum to 1\.4.* leaves -0\.4"),
-        (lambda: given(weighted((0, 1, 0.5), (0, 0, 0.4))), r"row 0 of the mixing matrix sums to 0\.9; required: 1"),
-        (lambda: given(weighted((0, 1, 1.0))), r"eigenvalue -1"),
+        (lambda: given(weighted((0, 1, 0.5), (0, 0, 0.4))), r"column 0 of the mixing matrix sums to 0\.9; required: 1"),
+        (lambda: metropolis(nx.DiGraph([(0, 1), (1, 0)])), r"need an undirected graph, found a directed one"),
         (lambda: mixing_matrix(nx.path_graph(2), "metroplis"), r"unknown weights 'metroplis'; did you mean 'metrop"),
     ],
 )
@@ -121,13 +126,40 @@ def test_refusals_name_the_place_and_the_value(build, message):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([[1.5, -0.5], [-0.5, 1.5]], r"edge 0-1 has mixing weight -0\.5; required: finite and not negative"),
+        ([[1.5, -0.5], [-0.5, 1.5]], r"edge 1-0 has mixing weight -0\.5; required: finite and not negative"),
         ([[float("nan"), 1.0], [1.0, 0.0]], r"edge 0-0 has mixing weight nan"),
-        ([[0.5, 0.5], [0.4, 0.5]], r"row 1 of the mixing matrix sums to 0\.9; required: 1 within 1e-12"),
+        ([[0.5, 0.5], [0.4, 0.5]], r"column 0 of the mixing matrix sums to 0\.9; required: 1 within 1e-12"),
         ([[0.5, 0.5], [0.6, 0.4]], r"column 0 of the mixing matrix sums to 1\.1"),
-        ([[0, 0.2, 0.8], [0.8, 0, 0.2], [0.2, 0.8, 0]], r"edge 0-1 has mixing weights that differ by 0\.6"),
     ],
 )
-def test_check_refuses_what_is_not_symmetric_and_doubly_stochastic(entries, message):
+def test_what_is_no_mixing_matrix_is_refused_by_place_and_value(entries, message):
     with pytest.raises(ConfigError, match=message):
-        check(csr_array(np.array(entries)))
+        kind_of(csr_array(np.array(entries)))
+
+
+@pytest.mark.parametrize(
+    ("entries", "kind"),
+    [
+        ([[0.5, 0.5], [0.5, 0.5]], "symmetric"),
+        ([[0, 0.2, 0.8], [0.8, 0, 0.2], [0.2, 0.8, 0]], "doubly-stochastic"),
+        ([[0.5, 1.0], [0.5, 0.0]], "column-stochastic"),
+    ],
+)
+def test_a_matrix_is_what_its_sums_make_it(entries, kind):
+    assert kind_of(csr_array(np.array(entries))) == kind
+
+
+def test_two_sides_that_swap_models_for_ever_are_refused():
+    with pytest.raises(ConfigError, match="eigenvalue -1"):
+        topology_of(Family([weighted((0, 1, 1.0))], "pair"), example_with(topology=GIVEN).topology, 2)
+
+
+def test_an_arc_of_a_directed_graph_lets_its_head_receive():
+    """Of 0 -> 1 node 1 is the receiver: a transposed matrix would make the columns' sums those of the rows."""
+    graph = checked_graph(nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)]), 3, "drawn.py")
+    W = mixing_matrix(graph, "column-stochastic")
+    np.testing.assert_allclose(W.dense(), [[1 / 3, 0, 1 / 2], [1 / 3, 1 / 2, 0], [1 / 3, 1 / 2, 1 / 2]], rtol=1e-15)
+    assert W.kind == "column-stochastic"
+    assert W.row(0) == Row(0, {0: 1 / 3, 2: 1 / 2}, (1, 2))
+    assert W.row(2).sources == (0, 1)
+    assert Topology.static("drawn", graph, "column-stochastic").neighbors(1) == (0, 2)

@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from decentral.loading import example_with
 from decentral.topology import gallery
 from decentral.topology.layout import crossings, layout
 from decentral.topology.picture import draw
@@ -20,7 +21,7 @@ BUILT = [
 
 
 def load(name, nodes, **options):
-    return gallery.load(name, options, nodes, "metropolis", Path(), ("topology",))
+    return gallery.load(example_with(topology={"name": name, **options}).topology, nodes, Path())
 
 
 @pytest.mark.parametrize("ascii", [False, True])

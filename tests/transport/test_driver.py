@@ -36,7 +36,7 @@ DRIVERS = [lockstep, rank]
 
 
 def alone() -> Peer:
-    return Peer(0, 1, rows=lambda turn: Row(0, {0: 1.0}))
+    return Peer(0, 1, rows=lambda turn: Row(0, {0: 1.0}, ()))
 
 
 class YieldsAnInteger:
