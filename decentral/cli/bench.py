@@ -39,30 +39,23 @@ def step(
     from decentral.cli.netlab import lab
     from decentral.loading import load
     from decentral.measure.bench import bench_step
-    from decentral.measure.record import new_folder, write_json
-    from decentral.measure.run import digest, prepare_all
-    from decentral.methods import methods
-    from decentral.transport.launcher import launched
+    from decentral.measure.record import write_json
+    from decentral.transport.world import World
 
     file, overrides = file or shipped("launch") / "bench_step.yaml", set_ or []
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
-    experiment = loaded.experiment
-    this = launched()
-    with loaded.document.placing():
-        if this is None:
-            with ranks.checking(None, experiment, hosts):
-                prepare_all(experiment, methods(experiment), experiment.seeds[0])
-            folder = new_folder(out, experiment.name)
-            more = ["--repetitions", str(repetitions), "--steps", str(steps), "--rivals" if rivals else "--no-rivals"]
-            ranks.start(["bench", "step"], file, overrides, experiment, folder, json, more, hosts)
-        else:
-            world = ranks.join(this, experiment, digest(experiment))
-            folder = ranks.agreed_folder(world, out, experiment.name)
-            document = bench_step(world, experiment, repetitions, steps, rivals)
-            if world.rank == 0:
-                write_json(folder / "bench.json", document)
-    if this is None or (this.rank == 0 and not ranks.started_by_us()):
+
+    def work(world: World, folder: Path) -> None:
+        document = bench_step(world, loaded.experiment, repetitions, steps, rivals)
+        if world.rank == 0:
+            write_json(folder / "bench.json", document)
+
+    more = ["--repetitions", str(repetitions), "--steps", str(steps), "--rivals" if rivals else "--no-rivals"]
+    folder = ranks.carried_out(
+        ["bench", "step"], file, overrides, loaded, work, out=out, json=json, more=more, lab=hosts
+    )
+    if folder is not None:
         document = jsonlib.loads((folder / "bench.json").read_text())
         if json:
             print_json(document)

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,11 @@ from decentral.cli.netlab import Lab, here
 from decentral.config import Experiment
 from decentral.errors import ConfigError, PreemptedError
 from decentral.transport.gpu import own_place, placed
-from decentral.transport.launcher import Launched
+from decentral.transport.launcher import Launched, launched
 from decentral.transport.world import World, check_place
 
 if TYPE_CHECKING:
+    from decentral.loading import Loaded
     from decentral.measure.resume import Origin
 
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -60,6 +61,47 @@ def checking(nproc: int | None, experiment: Experiment, lab: Lab | None = None) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def carried_out(
+    verb: Sequence[str],
+    file: Path,
+    overrides: Sequence[str],
+    loaded: "Loaded",
+    work: Callable[[World, Path], None],
+    *,
+    out: Path | None,
+    json: bool,
+    nproc: int | None = None,
+    more: Sequence[str] = (),
+    lab: Lab | None = None,
+) -> Path | None:
+    """Do a verb's work over all methods of an experiment: as one of the job's ranks, or by starting them here.
+
+    Args:
+        verb: its words.
+        work: called as work(world, run folder) in each rank.
+        more: further options of the verb, for the ranks.
+
+    Returns:
+        The run folder, where this process has the last word; None in the other ranks.
+    """
+    from decentral.measure.record import new_folder
+    from decentral.measure.run import digest, prepare_all
+    from decentral.methods import methods
+
+    experiment, this = loaded.experiment, launched()
+    with loaded.document.placing():
+        if this is None:
+            with checking(nproc, experiment, lab):
+                prepare_all(experiment, methods(experiment), experiment.seeds[0])
+            folder = new_folder(out, experiment.name)
+            start(verb, file, overrides, experiment, folder, json, more, lab)
+        else:
+            world = join(this, experiment, digest(experiment))
+            folder = agreed_folder(world, out, experiment.name)
+            work(world, folder)
+    return folder if this is None or (this.rank == 0 and not started_by_us()) else None
 
 
 def start(
@@ -109,17 +151,17 @@ def started_by_us() -> bool:
     return STARTED_BY in os.environ
 
 
-def join(launched: Launched, experiment: Experiment, digest: int) -> World:
+def join(this: Launched, experiment: Experiment, digest: int) -> World:
     """Become one of the job's ranks; one that we started ends with its launcher, however that ends."""
     import torch
 
     if started_by_us() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     torch.set_num_threads(experiment.threads)
-    place = placed(experiment.device, launched.local_rank)
+    place = placed(experiment.device, this.local_rank)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    return World.join(launched, experiment.transport, experiment.nodes, digest, place)
+    return World.join(this, experiment.transport, experiment.nodes, digest, place)
 
 
 def agreed_folder(world: World, out: Path | None, name: str) -> Path:

@@ -38,30 +38,22 @@ def speedup(
     from decentral.cli.netlab import lab
     from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
-    from decentral.measure.record import new_folder
-    from decentral.measure.run import digest, prepare_all
     from decentral.measure.speedup import compare
-    from decentral.methods import methods
-    from decentral.transport.launcher import launched
+    from decentral.transport.world import World
 
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
-    loaded = load(file, overrides)
-    experiment = loaded.experiment
-    this = launched()
-    with loaded.document.placing():
-        if this is None:
-            with ranks.checking(nproc, experiment, hosts):
-                prepare_all(experiment, methods(experiment), experiment.seeds[0])
-            folder = new_folder(out, experiment.name)
-            ranks.start(["speedup"], file, overrides, experiment, folder, json, words(traced), hosts)
-        else:
-            world = ranks.join(this, experiment, digest(experiment))
-            folder = ranks.agreed_folder(world, out, experiment.name)
-            with progress(experiment.rounds, shown=world.rank == 0) as shown:
-                command = ranks.command("speedup", file, overrides, words(traced))
-                compare(world, experiment, folder, command, shown, traced)
-    if this is None or (this.rank == 0 and not ranks.started_by_us()):
+    loaded, more = load(file, overrides), words(traced)
+
+    def work(world: World, folder: Path) -> None:
+        with progress(loaded.experiment.rounds, shown=world.rank == 0) as shown:
+            command = ranks.command("speedup", file, overrides, more)
+            compare(world, loaded.experiment, folder, command, shown, traced)
+
+    folder = ranks.carried_out(
+        ["speedup"], file, overrides, loaded, work, out=out, json=json, nproc=nproc, more=more, lab=hosts
+    )
+    if folder is not None:
         conclude(folder, json)
         if traced and not json:
             stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")

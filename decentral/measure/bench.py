@@ -28,7 +28,7 @@ from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient
 from decentral.training.ddp import ddp_group
-from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.driver import Driver, all_reduce_bytes
 from decentral.transport.gpu import finish
 from decentral.transport.world import World
 
@@ -84,23 +84,7 @@ def bench_step(
         pace.gather({world.rank: [0.0]})
         machine = this_machine(world.size, experiment.threads, ready[0].meta().nbytes, alone=False)
         subjects = _subjects(stack, world, ready, digest(experiment), rivals)
-        times: dict[str, list[float]] = {name: [] for name in subjects}
-        for repetition in range(WARMUP + repetitions):
-            turned = repetition % len(subjects)
-            for name, subject in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
-                first = repetition * (LEAD_IN + steps)
-                for step in range(first, first + LEAD_IN):
-                    subject.step(step)
-                subject.finish()
-                pace.gather({world.rank: [0.0]})
-                began = perf_counter()
-                for step in range(first + LEAD_IN, first + LEAD_IN + steps):
-                    subject.step(step)
-                subject.finish()
-                finish(ready[0].task.device)
-                everyone = pace.gather({world.rank: [(perf_counter() - began) / steps]})
-                times[name].append(max(seconds for (seconds,) in everyone))
-    measured = {name: [1e3 * seconds for seconds in values[WARMUP:]] for name, values in times.items()}
+        measured = _interleaved(subjects, world, pace, repetitions, steps, ready[0].task.device)
     sent = {name: subject.bytes_per_step for name, subject in subjects.items()}
     ddp = next((method.label for method in ready if method.algorithm is None), None)
     setting = _setting(world, ready[0], machine, 1e-3 * median(measured[BARE]))
@@ -121,6 +105,35 @@ def bench_step(
             for timing in timings(measured, ddp, sent, {label: 1e3 * cost.step_s for label, cost in foretold.items()})
         ],
     }
+
+
+def _interleaved(
+    subjects: Mapping[str, Subject], world: World, pace: Driver, repetitions: int, steps: int, device: torch.device
+) -> dict[str, list[float]]:
+    """The milliseconds of each subject's step, one number a turn: that of the slowest rank.
+
+    Every repetition begins with another subject, so none always follows the same one.
+
+    Args:
+        pace: a driver without neighbors, by which the ranks begin together and tell their times.
+    """
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for repetition in range(WARMUP + repetitions):
+        turned = repetition % len(subjects)
+        for name, subject in [*subjects.items()][turned:] + [*subjects.items()][:turned]:
+            first = repetition * (LEAD_IN + steps)
+            for step in range(first, first + LEAD_IN):
+                subject.step(step)
+            subject.finish()
+            pace.gather({world.rank: [0.0]})
+            began = perf_counter()
+            for step in range(first + LEAD_IN, first + LEAD_IN + steps):
+                subject.step(step)
+            subject.finish()
+            finish(device)
+            everyone = pace.gather({world.rank: [(perf_counter() - began) / steps]})
+            times[name].append(1e3 * max(seconds for (seconds,) in everyone))
+    return {name: values[WARMUP:] for name, values in times.items()}
 
 
 def _setting(world: World, ready: Prepared, machine: Machine, compute_s: float) -> Setting | None:
