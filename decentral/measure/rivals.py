@@ -14,6 +14,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from decentral.measure.run import Prepared
+from decentral.training.ddp import ordinary_step
 
 Step = Callable[[int], object]
 """Takes one step; the argument is its round."""
@@ -67,10 +68,7 @@ def _loop(ready: Prepared, node: int, model: nn.Module) -> Made:
     optimizer = ready.local.factory(model.parameters(), **ready.local.options)
 
     def step(_round: int) -> None:
-        inputs, targets = batches.next()
-        optimizer.zero_grad()
-        loss_of(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        ordinary_step(model, optimizer, batches, loss_of)
 
     return step, nothing
 

@@ -1,22 +1,27 @@
 """torch's own DistributedDataParallel, run as the outside peer it is: its loop, and no code of ours in its step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from decentral.algorithms.local import LocalOptimizer
 from decentral.errors import ConfigError, LostNeighborError
+from decentral.training.batches import Batches
 from decentral.training.loop import Measure, Pace, Unchecked
 from decentral.training.objective import flat
 from decentral.training.task import Task
 from decentral.transport.gloo import told_by_gloo
 from decentral.transport.world import World
+
+LossOf = Callable[[Tensor, Tensor], Tensor]
+"""From outputs `(b, outputs)` and targets `(b, ...)` to their mean loss `()`."""
 
 _UNUSED = "Expected to have finished reduction"
 
@@ -42,17 +47,23 @@ def train_ddp(
         measure(0, seconds, {node: flat(module)}, {})
         for round in range(pace.rounds):
             began = perf_counter()
-            inputs, targets = batches.next()
-            optimizer.zero_grad()
-            loss = loss_of(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            loss = ordinary_step(model, optimizer, batches, loss_of)
             unchecked.add(round, {node: loss.detach()})
             if pace.is_due(round):
                 unchecked.check()
             seconds += perf_counter() - began
             if pace.is_due(round):
                 measure(round + 1, seconds, {node: flat(module)}, {node: loss.detach()})
+
+
+def ordinary_step(model: nn.Module, optimizer: Optimizer, batches: Batches, loss_of: LossOf) -> Tensor:
+    """One step of an ordinary PyTorch loop; the minibatch loss `()`."""
+    inputs, targets = batches.next()
+    optimizer.zero_grad()
+    loss = loss_of(model(inputs), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss
 
 
 @contextmanager
