@@ -93,6 +93,7 @@ def _print(document: dict[str, object], folder: Path) -> None:
         "interleaved; in ms; ratio: predicted over the measured median"
     )
     if document["network"] is not None:
-        stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}")
+        carried = f"all hosts at once sent {8e-6 * float(document['carried_bytes_s']):.0f} Mbit/s each"  # type: ignore[arg-type]
+        stdout().print(f"network lab: {link_of(Network.model_validate(document['network']))}; {carried}")
     stdout().print(table)
     stdout().print(f"recorded in {folder}")

@@ -5,9 +5,11 @@ step's time is the slowest rank's, and the last communication is waited for. So 
 subjects alike, and what a method hides behind its next step is counted as hidden. The first steps of a turn are not
 timed: TCP begins slowly on a connection that was idle while others had their turn, and in training none is.
 
-Beside each measurement stands what the cost model makes of the bare step's time, the link and this machine's rates.
+Beside each measurement stands what the cost model makes of the bare step's time, the link and this machine's rates; in
+the network lab, of what its links carry when all hosts send at once, which is tried first.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +17,7 @@ from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
 
+import networkx as nx
 import torch
 
 from decentral.algorithms.dsgd import DSGD
@@ -26,7 +29,8 @@ from decentral.measure.record import network, versions
 from decentral.measure.rivals import RIVALS, Step, nothing
 from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
-from decentral.peer import LossAndGradient
+from decentral.peer import LossAndGradient, Peer
+from decentral.topology.topology import Topology
 from decentral.training.ddp import ddp_group
 from decentral.transport.driver import Driver, all_reduce_bytes
 from decentral.transport.gpu import finish
@@ -37,6 +41,7 @@ LEAD_IN = 2  # steps of a turn that are not timed
 STEPS = 4
 BARE = "bare computation"
 NEVER = 2**31
+CARRIED_BYTES, CARRIED_ROUNDS = 4 << 20, 7  # of the trial of the links
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,16 @@ def bench_step(
     """
     ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
     with ExitStack() as stack:
-        pace = stack.enter_context(closing(world.driver(None, _no_gradient, digest(experiment), 0)))
+        ring = None if network() is None else Topology.static("ring", nx.cycle_graph(world.size), "metropolis")
+        pace = stack.enter_context(closing(world.driver(ring, _no_gradient, digest(experiment), 0)))
         pace.gather({world.rank: [0.0]})
         machine = this_machine(world.size, experiment.threads, ready[0].meta().nbytes, alone=False)
+        carried = math.inf if ring is None else _carried_bytes_s(pace, world.rank, ring)
         subjects = _subjects(stack, world, ready, digest(experiment), rivals)
         measured = _interleaved(subjects, world, pace, repetitions, steps, ready[0].task.device)
     sent = {name: subject.bytes_per_step for name, subject in subjects.items()}
     ddp = next((method.label for method in ready if method.algorithm is None), None)
-    setting = _setting(world, ready[0], machine, 1e-3 * median(measured[BARE]))
+    setting = _setting(world, ready[0], machine, 1e-3 * median(measured[BARE]), carried)
     foretold = {} if setting is None else {method.label: predicted(method, setting) for method in ready}
     return {
         "nodes": experiment.nodes,
@@ -99,6 +106,7 @@ def bench_step(
         "versions": versions(),
         "network": None if (lab := network()) is None else lab.model_dump(),
         "machine": asdict(machine),
+        "carried_bytes_s": carried if math.isfinite(carried) else None,
         "predictions": {label: asdict(prediction) for label, prediction in foretold.items()},
         "subjects": [
             vars(timing)
@@ -115,7 +123,7 @@ def _interleaved(
     Every repetition begins with another subject, so none always follows the same one.
 
     Args:
-        pace: a driver without neighbors, by which the ranks begin together and tell their times.
+        pace: a driver by which the ranks begin together and tell their times.
     """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for repetition in range(WARMUP + repetitions):
@@ -136,12 +144,29 @@ def _interleaved(
     return {name: values[WARMUP:] for name, values in times.items()}
 
 
-def _setting(world: World, ready: Prepared, machine: Machine, compute_s: float) -> Setting | None:
+def _carried_bytes_s(driver: Driver, node: int, ring: Topology) -> float:
+    """Bytes a second that each node sends while all send on a ring: a lab's hosts share cores, which may be too few."""
+    peer = Peer(node, ring.nodes, lambda turn: ring.row(node, turn))
+    frame = torch.zeros(CARRIED_BYTES, dtype=torch.uint8)
+
+    async def exchange() -> torch.Tensor:
+        await peer.exchange((frame,))
+        return torch.zeros(())
+
+    seconds = []
+    for round in range(1 + CARRIED_ROUNDS):
+        began = perf_counter()
+        driver.advance({node: exchange()}, round)
+        seconds.append(max(took for (took,) in driver.gather({node: [perf_counter() - began]})))
+    return len(ring.neighbors(node)) * CARRIED_BYTES / median(seconds[1:])
+
+
+def _setting(world: World, ready: Prepared, machine: Machine, compute_s: float, carried: float) -> Setting | None:
     """What the prediction starts from; None where nobody knows the network between the hosts."""
     lab = network()
     if lab is None and not world.one_machine:
         return None
-    link = None if lab is None else Link(lab.rate_bit_s, lab.latency_s or 0.0)
+    link = None if lab is None else Link(lab.rate_bit_s, lab.latency_s or 0.0, carried)
     shares_memory = world.transport.name in ("auto", "shared-memory")
     return Setting(world.size, ready.meta().nbytes, compute_s, machine, link, shares_memory)
 

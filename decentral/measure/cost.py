@@ -24,6 +24,9 @@ from decentral.transport.dry import Exchanged, Reduced, Round
 TCP_GOODPUT = 0.956
 """Share of a link's rate that is left for data in TCP segments of 1500-byte packets."""
 
+CARRIED_SHARE = 0.9
+"""Of a link's rate for data: what was carried below that was limited by something else."""
+
 ALL_REDUCE_LATENCIES = 2.9
 """One-way latencies that a hop of gloo's all-reduce takes, two of them for its rendezvous: measured, 4 kB at 10 ms."""
 
@@ -43,10 +46,20 @@ class Link:
 
     rate_bit_s: float | None  # None: no limit
     latency_s: float = 0.0  # one way, from host to host
+    carried_bytes_s: float = math.inf  # what all hosts at once were seen to send, where that was tried
 
     @property
     def bytes_s(self) -> float:
         """What is left of its rate for data."""
+        return min(self.carried_bytes_s, self._left_for_data_bytes_s)
+
+    @property
+    def waits_for_cores(self) -> bool:
+        """Whether the hosts' cores, and not the rate, were seen to limit it."""
+        return self.carried_bytes_s < CARRIED_SHARE * self._left_for_data_bytes_s
+
+    @property
+    def _left_for_data_bytes_s(self) -> float:
         return math.inf if self.rate_bit_s is None else TCP_GOODPUT * self.rate_bit_s / 8
 
 
@@ -203,4 +216,6 @@ def _copying_share(setting: Setting) -> float:
     """The share of the wire's time in which this rank's core copies, and so does not compute."""
     if setting.machine.spare_core:
         return 0.0
-    return min(setting.link.bytes_s / setting.machine.loopback_bytes_s, 1.0) if setting.link else 1.0
+    if setting.link is None or setting.link.waits_for_cores:
+        return 1.0
+    return min(setting.link.bytes_s / setting.machine.loopback_bytes_s, 1.0)

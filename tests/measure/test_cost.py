@@ -49,6 +49,18 @@ def test_copying_takes_its_time_from_the_computation_where_no_core_is_free() -> 
         assert predict([[gossip(1, behind=1)]], setting).step_s == pytest.approx(step_s)
 
 
+@pytest.mark.parametrize(
+    ("carried", "wire_s", "step_s"), [(1.0, 1.0, 1.25), (0.95, 1 / 0.95, 0.25 + 1 / 0.95), (0.5, 2.0, 2.25)]
+)
+def test_what_all_hosts_at_once_were_seen_to_carry_counts(carried: float, wire_s: float, step_s: float) -> None:
+    """Of half the rate the cores were the limit: they have nothing left to compute with meanwhile."""
+    machine = Machine(memory_bytes_s=1e30, loopback_bytes_s=4 * S, spare_core=False)
+    link = Link(8e6, latency_s=0.25, carried_bytes_s=carried * S)
+    cost = predict([[gossip(1, behind=1)]], replace(BETWEEN_HOSTS, link=link, machine=machine))
+    assert cost.wire_s == pytest.approx(wire_s)
+    assert cost.step_s == pytest.approx(step_s + (0.25 if carried == 0.5 else 0.0))
+
+
 @pytest.mark.parametrize(("latency_s", "waited_s"), [(0.02, 0.0), (0.25, 6 * (2.9 * 0.25 - 0.125))])
 def test_all_reduce_sends_three_halves_of_the_vector_in_six_hops(latency_s: float, waited_s: float) -> None:
     """A quarter of the vector is on the wire in a hop, for 0.25 s, and half of that is sent while one waits."""
