@@ -1,6 +1,9 @@
 """`decentral speedup FILE`: every method of an experiment on real processes, compared with centralized training."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from decentral.cli.console import print_json, progress, stdout
 from decentral.cli.options import (
@@ -17,6 +20,10 @@ from decentral.cli.options import (
     Trace,
     TraceRounds,
 )
+from decentral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from decentral.loading import Loaded
 
 
 def speedup(
@@ -25,6 +32,9 @@ def speedup(
     nproc: Nproc = None,
     out: Out = None,
     json: AsJson = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="On simulated nodes in this process: no seconds, and no DDP.")
+    ] = False,
     trace: Trace = False,
     trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
@@ -44,6 +54,10 @@ def speedup(
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded, more = load(file, overrides), words(traced)
+    if simulated:
+        asked = {"--nproc": nproc, "--netlab": netlab, "--trace": traced}
+        _simulated(file, loaded, overrides, out, json, [option for option, value in asked.items() if value is not None])
+        return
 
     def work(world: World, folder: Path) -> None:
         with progress(loaded.experiment.rounds, shown=world.rank == 0) as shown:
@@ -57,6 +71,29 @@ def speedup(
         conclude(folder, json)
         if traced and not json:
             stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
+
+
+def _simulated(
+    file: Path, loaded: "Loaded", overrides: list[str], out: Path | None, json: bool, others: list[str]
+) -> None:
+    import torch
+
+    from decentral.cli import ranks
+    from decentral.measure.record import new_folder
+    from decentral.measure.run import prepare_all
+    from decentral.measure.speedup import compare_simulated, simulated
+    from decentral.methods import methods
+
+    if others:
+        raise ConfigError(f"{' '.join(others)} with --simulated, which starts no processes; leave one of them out")
+    experiment = loaded.experiment
+    torch.set_num_threads(experiment.threads)
+    with loaded.document.placing(), progress(experiment.rounds) as shown:
+        prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0])
+        folder = new_folder(out, experiment.name)
+        command = ranks.command("speedup", file, overrides, ["--simulated"])
+        compare_simulated(experiment, folder, command, shown)
+    conclude(folder, json)
 
 
 def conclude(folder: Path, json: bool) -> None:

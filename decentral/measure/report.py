@@ -74,8 +74,8 @@ def read_run(path: Path) -> list[Evaluation]:
 
 def summary(comparison: Comparison) -> str:
     """Who reached the target first and how that compares with both baselines, whoever wins."""
-    methods, clock = comparison.methods, comparison.clock
-    first, gossip = _leader(methods, clock), _leader([m for m in methods if not m.baseline], clock)
+    first = _leader(comparison, comparison.methods)
+    gossip = _leader(comparison, [method for method in comparison.methods if not method.baseline])
     if first is None:
         return _without_target(comparison)
     opening = f"{printable(first.name)} reached {_target(comparison)} first, in {_cost(first, comparison)}"
@@ -144,11 +144,10 @@ def _measured(evaluation: Evaluation) -> dict[str, float | None]:
     }
 
 
-def _leader(methods: list[MethodResult], clock: str) -> MethodResult | None:
-    """Who needed the least to reach the target: seconds, or rounds where the seconds say nothing."""
-    cost = "seconds_to_target" if clock == "wall" else "rounds_to_target"
-    there = [method for method in methods if getattr(method, cost) is not None]
-    return min(there, key=lambda method: float(getattr(method, cost)), default=None)
+def _leader(comparison: Comparison, methods: list[MethodResult]) -> MethodResult | None:
+    """Who of some methods needed the least to reach the target."""
+    there = [method for method in methods if math.isfinite(tables.cost(method, comparison))]
+    return min(there, key=lambda method: tables.cost(method, comparison), default=None)
 
 
 def _score(comparison: Comparison, value: float) -> str:

@@ -12,7 +12,7 @@ from re import sub
 
 from torch import nn
 
-from decentral.config import Experiment
+from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
@@ -22,7 +22,7 @@ from decentral.measure.resume import Origin, checked, keeping, resumed
 from decentral.measure.run import Prepared, digest, own_method, prepare_all, refuse_ddp, run_on, simulate
 from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
-from decentral.methods import methods
+from decentral.methods import ResolvedMethod, methods
 from decentral.transport.world import World
 
 Perform = Callable[[Observe], Mapping[int, nn.Module]]
@@ -52,19 +52,53 @@ def compare(
         ConfigError: bad input, found before the first run of its seed.
         LostNeighborError: a rank died.
     """
-    candidates = methods(experiment)
-    results: dict[str, list[SeedResult]] = {method.label: [] for method in candidates}
     epochs = count()
+
+    def perform(method: Prepared, place: Path) -> Perform:
+        tracing = Tracing(place, trace_rounds) if trace_rounds else None
+        return partial(run_on, world, method, next(epochs), digest(experiment), tracing=tracing)
+
+    return _compared(experiment, methods(experiment), perform, folder, command, "wall", progress, world.rank)
+
+
+def compare_simulated(experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+    """Run every method but DDP at every seed in the lockstep simulator, and write the document into the folder.
+
+    Raises:
+        ConfigError: bad input, found before the first run of its seed.
+    """
+    candidates = simulated(methods(experiment))
+    return _compared(experiment, candidates, _simulating, folder, command, "none", progress, rank=0)
+
+
+def simulated(candidates: Sequence[ResolvedMethod]) -> list[ResolvedMethod]:
+    """Those of some methods that have simulated nodes: DDP has none."""
+    return [method for method in candidates if not isinstance(method.algorithm, DDP)]
+
+
+def _simulating(method: Prepared, _place: Path) -> Perform:
+    return partial(simulate, method)
+
+
+def _compared(
+    experiment: Experiment,
+    candidates: Sequence[ResolvedMethod],
+    perform: Callable[[Prepared, Path], Perform],
+    folder: Path,
+    command: str,
+    clock: Clock,
+    progress: Progress,
+    rank: int,
+) -> Comparison:
+    results: dict[str, list[SeedResult]] = {method.label: [] for method in candidates}
     for turn, seed in enumerate(experiment.seeds):
         ready = prepare_all(experiment, candidates, seed)
         order = list(enumerate(ready))
         for index, method in order[turn % len(order) :] + order[: turn % len(order)]:
             name = f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', method.label).strip('.-')}/seed-{seed}"
-            tracing = Tracing(folder / name, trace_rounds) if trace_rounds else None
-            perform = partial(run_on, world, method, next(epochs), digest(experiment), tracing=tracing)
-            result, _ = recorded(folder, name, experiment, method, perform, progress)
+            result, _ = recorded(folder, name, experiment, method, perform(method, folder / name), progress)
             results[method.label].append(result)
-    return written(folder, experiment, command, "wall", ready, results, world.rank)
+    return written(folder, experiment, command, clock, ready, results, rank)
 
 
 def run_alone(

@@ -1,5 +1,6 @@
 """The table of a comparison, said once: columns, units and cells, for the page and for the terminal."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -145,8 +146,24 @@ def columns(comparison: Comparison) -> list[Column]:
 
 
 def ordered(comparison: Comparison) -> list[MethodResult]:
-    """Decentralized methods first, baselines after them, each in the order in which they were run."""
-    return sorted(comparison.methods, key=lambda method: method.baseline)
+    """Decentralized methods, then baselines: each from the first at the target to the last, then by the final score.
+
+    The target's cost is in seconds, or in rounds where the seconds say nothing.
+    """
+    return sorted(comparison.methods, key=lambda method: (method.baseline, cost(method, comparison), _loss(method)))
+
+
+def cost(method: MethodResult, comparison: Comparison) -> float:
+    """Of reaching the target, in seconds, or in rounds where the seconds say nothing; infinite where it was not."""
+    found = method.seconds_to_target if comparison.clock == "wall" else method.rounds_to_target
+    return math.inf if found is None else found
+
+
+def _loss(method: MethodResult) -> float:
+    """The less, the better it ended."""
+    if method.final_accuracy is not None:
+        return -method.final_accuracy
+    return math.inf if method.final_test_loss is None else method.final_test_loss
 
 
 def value(method: MethodResult, column: Column) -> float | None:

@@ -82,6 +82,26 @@ def test_ddp_has_no_simulated_nodes(decentral: Command, small: Path) -> None:
     assert not (small.parent / "runs").exists()
 
 
+def test_a_comparison_on_simulated_nodes(decentral: Command, small: Path) -> None:
+    """The gossip run is `simulate`'s, to the bit; DDP is left out, and no seconds are told."""
+    options = ["-s", "compare=[{topology: complete}]", "-s", "seeds=[1, 0]"]
+    document = decentral("speedup", str(small), *options, "--simulated", "--out", "all", "--json").json
+    assert [method["algorithm"] for method in document["methods"]] == ["dsgd", "dsgd", "allreduce"]
+    assert (document["clock"], document["seeds"]) == ("none", [0, 1])
+    assert "--simulated" in document["command"]
+    assert Path(document["report"]).is_file()
+    decentral("simulate", str(small), *options, "--out", "one", "--json")
+    one, all_ = (Path(path, "models", "node-2.safetensors").read_bytes() for path in ("one", "all/00-dsgd-ring/seed-1"))
+    assert one == all_
+
+
+@pytest.mark.parametrize("option", ["--nproc=4", "--trace", "--netlab=4"])
+def test_a_simulated_comparison_starts_no_processes(decentral: Command, small: Path, option: str) -> None:
+    result = decentral("speedup", str(small), "--simulated", option)
+    assert result.code == 2
+    assert result.line.startswith(f"{option.partition('=')[0]} with --simulated")
+
+
 def test_a_users_graph_outside_the_repository(decentral: Command, small: Path) -> None:
     (small.parent / "graphs").mkdir()
     (small.parent / "graphs" / "wheel.py").write_text(

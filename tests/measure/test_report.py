@@ -215,6 +215,16 @@ def test_summary_is_honest_about_who_won(tmp_path: Path) -> None:
     assert re.search(r"first, in \d+ rounds", summary(write_comparison(tmp_path / "untimed", clock="none")))
 
 
+def test_methods_stand_in_the_order_in_which_they_reached_the_target(tmp_path: Path) -> None:
+    sketches = [Sketch("never", topology="ring", ceiling=0.5), Sketch("less", topology="ring", ceiling=0.4)]
+    sketches += [Sketch("late", topology="ring", rate=0.02), Sketch("dear", topology="ring", rate=0.1, round_s=1.0)]
+    sketches += [Sketch("allreduce", "allreduce"), Sketch("ddp", "ddp", rate=0.05)]
+    timed = write_comparison(tmp_path, sketches)
+    assert [row.name for row in rows(timed)] == ["late", "dear", "never", "less", "ddp", "allreduce"]
+    untimed = timed.model_copy(update={"clock": "none"})
+    assert [row.name for row in rows(untimed)] == ["dear", "late", "never", "less", "ddp", "allreduce"]
+
+
 def test_torn_last_line_is_tolerated_and_nothing_else(tmp_path: Path) -> None:
     write_comparison(tmp_path)
     metrics = tmp_path / "0-seed0" / "metrics.jsonl"
