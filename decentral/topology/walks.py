@@ -1,0 +1,293 @@
+"""Walks of a token over a graph: who is next, by what the node that holds the token knows.
+
+The Markov kernels have a stationary law mu that they reach from anywhere:
+
+    simple            P_ij = 1 / deg_i                                        mu_i ~ deg_i
+    weighted          P_ij = w_ij / s_i, s_i = sum_k w_ik                     mu_i ~ s_i, or any by acceptance
+    metropolis        P_ij = min(1, (mu_j / deg_j) / (mu_i / deg_i)) / deg_i  any mu > 0    (Metropolis-Hastings)
+    non-backtracking  as simple, but never straight back                      mu_i ~ deg_i
+
+Two more are repelled by where the walk has been, x being the visits of each node, up to a factor:
+
+    srrw  K_ij[x] ~ P_ij (x_j / mu_j)^-alpha            (Doshi, Hu and Eun 2023, arXiv:2305.05097, eq. 5)
+    hdt   metropolis with mu_i (x_i / mu_i)^-alpha for mu  (Hu, Doshi and Eun 2025, arXiv:2505.18300)
+
+P of srrw, and hdt at alpha = 0, are the metropolis kernel; with alpha = 0 both walk its very paths. Their visits
+approach mu too, with a variance of 1 / (2 alpha (1 + l_k) + 1) of the metropolis kernel's in the direction of its
+eigenvalue l_k, and of 1 / (2 alpha + 1) in every direction.
+
+What a hop needs besides constants of the node and its neighbors is `Walk.asks`. The counts x travel with the token
+(n numbers in each message, no questions asked), or each node keeps its own, and the holder asks: srrw all neighbors
+before each hop, hdt only the one that it proposes.
+
+The path of a token is a function of (seed, token, visit) through `uniform`, the same in every process and driver.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import Literal
+
+import networkx as nx
+import numpy as np
+
+from decentral.errors import ConfigError, nearest
+from decentral.seeding import integer_seed
+from decentral.topology import hops
+from decentral.topology.hops import Floats, Integers
+
+Asks = Literal["nothing", "previous node", "neighbors' counts", "proposed node's count"]
+Target = Literal["uniform", "degree"] | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a walk hops: the `kind` of `hops.hop`, what it asks, and whether it can be corrected to any target."""
+
+    kind: int
+    asks: Asks
+    any_target: bool
+    natural: Literal["uniform", "degree"]
+    """The target unless another is given."""
+
+
+KERNELS: dict[str, Kernel] = {
+    "simple": Kernel(hops.MARKOV, "nothing", any_target=False, natural="degree"),
+    "weighted": Kernel(hops.MARKOV, "nothing", any_target=True, natural="degree"),
+    "metropolis": Kernel(hops.MARKOV, "nothing", any_target=True, natural="uniform"),
+    "non-backtracking": Kernel(hops.NON_BACKTRACKING, "previous node", any_target=False, natural="degree"),
+    "srrw": Kernel(hops.SELF_REPELLENT, "neighbors' counts", any_target=True, natural="uniform"),
+    "hdt": Kernel(hops.HISTORY_DRIVEN, "proposed node's count", any_target=True, natural="uniform"),
+}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A walk, on whatever graph.
+
+    Args:
+        kernel: one of `KERNELS`.
+        alpha: how strongly visits repel; srrw and hdt only, 0 or more. 1 is safe, 5 to 10 are usual.
+        fake_visits: what the counts begin with: so many visits at a node of mean target, more than 0.
+
+    Raises:
+        ConfigError: unknown kernel, or a number out of bounds.
+    """
+
+    kernel: str
+    alpha: float = 0.0
+    fake_visits: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise ConfigError(f"unknown kernel {self.kernel!r}{nearest(self.kernel, KERNELS)}")
+        if not (isfinite(self.alpha) and self.alpha >= 0):
+            raise ConfigError(f"alpha is {self.alpha:g}; required: a finite number, 0 or more")
+        if self.alpha and not self.remembers:
+            raise ConfigError(
+                f"kernel {self.kernel} has no memory of visits, found alpha {self.alpha:g}; leave alpha out, or use "
+                "kernel srrw or hdt"
+            )
+        if not (isfinite(self.fake_visits) and self.fake_visits > 0):
+            raise ConfigError(f"fake_visits is {self.fake_visits:g}; required: a finite number above 0")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the next hop depends on the counts."""
+        return KERNELS[self.kernel].kind in (hops.SELF_REPELLENT, hops.HISTORY_DRIVEN)
+
+    @property
+    def asks(self) -> Asks:
+        """What a hop needs to be told, besides what its node has known from the start."""
+        return KERNELS[self.kernel].asks
+
+    @property
+    def base(self) -> "Walk":
+        """The walk without its memory."""
+        return Walk("metropolis", fake_visits=self.fake_visits) if self.remembers else self
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What one node knows for good: constants of itself and its neighbors.
+
+    Args:
+        node: its number.
+        neighbors: `(k,)` theirs, ascending, without itself.
+        widths: `(k,)` w_ij: how likely each is proposed, up to a factor.
+        log_rates: `(k,)` log r_ij, the acceptance being min(1, r_ij).
+        log_target: `(k + 1,)` log mu of the neighbors and, last, of the node itself, up to a constant of the graph.
+    """
+
+    node: int
+    neighbors: Integers
+    widths: Floats
+    log_rates: Floats
+    log_target: Floats
+
+    @cached_property
+    def whose(self) -> Integers:
+        """`(k + 1,)`: the nodes in the order of `log_target` and of the counts that `next_node` takes."""
+        return np.append(self.neighbors, self.node)
+
+    @cached_property
+    def _places(self) -> Integers:
+        return np.arange(len(self.neighbors))
+
+    def proposed(self, u: float) -> int:
+        """Whom an hdt walk proposes with `u`: the node whose count it needs to know besides its own."""
+        cell, _ = hops.proposal(self.widths, u)
+        return self.node if cell == hops.STAY else int(self.neighbors[cell])
+
+    def next_node(self, walk: Walk, u: float, counts: Floats | None = None, previous: int | None = None) -> int:
+        """Where the token goes next; maybe nowhere.
+
+        Args:
+            walk: the same that made these surroundings.
+            u: `uniform(seed, token, visit)` of the visit to come.
+            counts: `(k + 1,)` x of `whose`, up to a factor, the current visit included: for srrw all of them; for hdt
+                only the entries of the node itself and of `proposed(u)` are read; None for the others.
+            previous: where the token was before; None for the first hop, or where the kernel does not ask.
+        """
+        k = len(self.neighbors)
+        excesses = np.zeros(k + 1)
+        if counts is not None:
+            for place in range(k + 1):
+                excesses[place] = hops.excess(counts[place], self.log_target[place]) if counts[place] > 0 else np.nan
+        at = np.flatnonzero(self.neighbors == previous)
+        came_from = int(at[0]) if len(at) else hops.NOWHERE
+        kind = KERNELS[walk.kernel].kind
+        cell = hops.hop(kind, walk.alpha, self._places, k, came_from, self.widths, self.log_rates, excesses, u)
+        return self.node if cell == hops.STAY else int(self.neighbors[cell])
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A walk on a graph, for a target. Node i's neighbors are the entries `starts[i]:starts[i + 1]` of the others.
+
+    Args:
+        walk: how it hops.
+        target: `(n,)` mu, what the share of visits approaches; it sums to 1.
+        starts: `(n + 1,)`.
+        neighbors: `(A,)` ascending at each node.
+        widths: `(A,)` w_ij.
+        log_rates: `(A,)` log r_ij.
+    """
+
+    walk: Walk
+    target: Floats
+    starts: Integers
+    neighbors: Integers
+    widths: Floats
+    log_rates: Floats
+
+    @property
+    def n(self) -> int:
+        return len(self.target)
+
+    @cached_property
+    def log_target(self) -> Floats:
+        """`(n,)` log (n mu_i), so that a uniform target is all zeros."""
+        return np.log(self.n * self.target)
+
+    def initial_counts(self) -> Floats:
+        """`(n,)` x before the first visit: fake visits in the proportions of the target, so that K[x] = P."""
+        return np.asarray(self.walk.fake_visits * self.n * self.target)
+
+    def surroundings(self, node: int) -> Surroundings:
+        """What `node` knows for good."""
+        own = slice(self.starts[node], self.starts[node + 1])
+        log_target = np.append(self.log_target[self.neighbors[own]], self.log_target[node])
+        return Surroundings(node, self.neighbors[own], self.widths[own], self.log_rates[own], log_target)
+
+    def path(self, seed: int, token: int, visits: int) -> Integers:
+        """`(visits,)`: the nodes that a token visits if its counts begin afresh."""
+        path = np.empty(visits, dtype=np.int64)
+        hops.tread(*self.arguments(), self.initial_counts(), key(seed, token), path)
+        return path
+
+    def arguments(self) -> tuple[object, ...]:
+        """What `hops.tread` takes first."""
+        kind = KERNELS[self.walk.kernel].kind
+        return kind, self.walk.alpha, self.starts, self.neighbors, self.widths, self.log_rates, self.log_target
+
+
+def key(seed: int, token: int) -> np.uint64:
+    """What the random numbers of one token's path derive from."""
+    return np.uint64(integer_seed(seed, token, "walk"))
+
+
+def uniform(seed: int, token: int, visit: int) -> float:
+    """The number in [0, 1) that decides where visit `visit` of a token is; visit 0 is the start."""
+    return float(hops.uniform(key(seed, token), visit))
+
+
+def first_node(seed: int, token: int, nodes: int) -> int:
+    """Where a token starts: visit 0."""
+    return int(uniform(seed, token, 0) * nodes)
+
+
+def chain(graph: nx.Graph, walk: Walk, target: Target | None = None) -> Chain:
+    """A walk on a graph.
+
+    Args:
+        graph: undirected and connected, its nodes 0..n-1. Self-loops are left out. An edge's `weight`, 1 unless given,
+            counts for the kernel `weighted` alone.
+        walk: how it hops.
+        target: the share of visits that each node is to have, up to a factor; the kernel's own unless given, which is
+            "degree" for the kernels of fixed law (the sum of the edges' weights for `weighted`) and "uniform" for the
+            others.
+
+    Raises:
+        ConfigError: a directed or disconnected graph, a target that is not n numbers above 0, or one that the kernel
+            cannot have.
+    """
+    starts, neighbors, widths = _arcs(graph, weighted=walk.kernel == "weighted")
+    strengths = np.add.reduceat(widths, starts[:-1]) if len(widths) else np.ones(1)
+    wanted = _weights(target or KERNELS[walk.kernel].natural, strengths)
+    if not KERNELS[walk.kernel].any_target and not np.allclose(wanted / strengths, wanted[0] / strengths[0]):
+        raise ConfigError(
+            f"kernel {walk.kernel} visits nodes in proportion to their degrees and cannot have another target; use "
+            "kernel metropolis, srrw or hdt"
+        )
+    log_rates = np.log(wanted / strengths)
+    rates = log_rates[neighbors] - np.repeat(log_rates, np.diff(starts))
+    return Chain(walk, wanted / wanted.sum(), starts, neighbors, widths, rates)
+
+
+def _arcs(graph: nx.Graph, weighted: bool) -> tuple[Integers, Integers, Floats]:
+    """`starts`, `neighbors` and `widths` of a `Chain`."""
+    if graph.is_directed():
+        raise ConfigError("a walk goes both ways along an edge and needs an undirected graph, found a directed one")
+    if sorted(graph) != list(range(len(graph))) or not len(graph):
+        raise ConfigError("a walk needs a graph with the nodes 0..n-1")
+    if not nx.is_connected(graph):
+        parts = nx.number_connected_components(graph)
+        raise ConfigError(f"a walk needs a connected graph, found one of {parts} components; add edges between them")
+    arcs = sorted((i, j) for a, b in graph.edges if a != b for i, j in ((a, b), (b, a)))
+    widths = np.array([graph.edges[arc].get("weight", 1.0) if weighted else 1.0 for arc in arcs], dtype=np.float64)
+    if not (np.isfinite(widths) & (widths > 0)).all():
+        i, j = arcs[int((~(np.isfinite(widths) & (widths > 0))).argmax())]
+        raise ConfigError(f"edge {i}-{j} has weight {graph.edges[i, j]['weight']}; a walk needs finite ones above 0")
+    ends = np.array(arcs, dtype=np.int64).reshape(-1, 2)
+    starts = np.concatenate([[0], np.bincount(ends[:, 0], minlength=len(graph)).cumsum()])
+    return starts, np.ascontiguousarray(ends[:, 1]), widths
+
+
+def _weights(target: Target, strengths: Floats) -> Floats:
+    """`(n,)`: the target as it was given, not yet normalized."""
+    if isinstance(target, str):
+        if target not in ("uniform", "degree"):
+            raise ConfigError(f"unknown target {target!r}{nearest(target, ('uniform', 'degree'))}")
+        return strengths if target == "degree" else np.ones(len(strengths))
+    weights = np.asarray(target, dtype=np.float64)
+    if weights.shape != strengths.shape:
+        raise ConfigError(f"the target has {weights.size} numbers for {len(strengths)} nodes; required: one a node")
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        node = int((~(np.isfinite(weights) & (weights > 0))).argmax())
+        raise ConfigError(
+            f"the target of node {node} is {weights[node]:g}; required: a finite number above 0, since a walk must "
+            "pass every node"
+        )
+    return weights
