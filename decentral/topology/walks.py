@@ -37,6 +37,9 @@ from decentral.seeding import integer_seed
 from decentral.topology import hops
 from decentral.topology.hops import Floats, Integers
 
+TOLERANCE = 1e-9
+"""How far a target may be from the degrees, relatively, to pass as them."""
+
 Asks = Literal["nothing", "previous node", "neighbors' counts", "proposed node's count"]
 Target = Literal["uniform", "degree"] | Sequence[float]
 
@@ -110,9 +113,10 @@ class Walk:
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What one node knows for good: constants of itself and its neighbors.
+    """A walk, with what one node knows for good: constants of itself and its neighbors.
 
     Args:
+        walk: how it hops.
         node: its number.
         neighbors: `(k,)` theirs, ascending, without itself.
         widths: `(k,)` w_ij: how likely each is proposed, up to a factor.
@@ -120,6 +124,7 @@ class Surroundings:
         log_target: `(k + 1,)` log mu of the neighbors and, last, of the node itself, up to a constant of the graph.
     """
 
+    walk: Walk
     node: int
     neighbors: Integers
     widths: Floats
@@ -128,37 +133,48 @@ class Surroundings:
 
     @cached_property
     def whose(self) -> Integers:
-        """`(k + 1,)`: the nodes in the order of `log_target` and of the counts that `next_node` takes."""
+        """`(k + 1,)`: the nodes in the order of the counts that `next_node` takes: the neighbors, then the node."""
         return np.append(self.neighbors, self.node)
 
     @cached_property
     def _places(self) -> Integers:
         return np.arange(len(self.neighbors))
 
-    def proposed(self, u: float) -> int:
-        """Whom an hdt walk proposes with `u`: the node whose count it needs to know besides its own."""
-        cell, _ = hops.proposal(self.widths, u)
-        return self.node if cell == hops.STAY else int(self.neighbors[cell])
+    def asked(self, u: float) -> list[int]:
+        """The places in `whose` of the counts that the hop of `u` depends on, ascending."""
+        k = len(self.neighbors)
+        match self.walk.asks:
+            case "neighbors' counts":
+                return list(range(k + 1))
+            case "proposed node's count":
+                cell, _ = hops.proposal(self.widths, u)
+                return [k] if cell == hops.STAY else [cell, k]
+            case _:
+                return []
 
-    def next_node(self, walk: Walk, u: float, counts: Floats | None = None, previous: int | None = None) -> int:
+    def next_node(self, u: float, counts: Floats | None = None, previous: int | None = None) -> int:
         """Where the token goes next; maybe nowhere.
 
         Args:
-            walk: the same that made these surroundings.
             u: `uniform(seed, token, visit)` of the visit to come.
-            counts: `(k + 1,)` x of `whose`, up to a factor, the current visit included: for srrw all of them; for hdt
-                only the entries of the node itself and of `proposed(u)` are read; None for the others.
-            previous: where the token was before; None for the first hop, or where the kernel does not ask.
+            counts: `(k + 1,)` x of `whose`, up to a factor, the current visit included; only what `asked` names is read.
+            previous: where the token was before, for a walk that asks for it; None before the first hop.
+
+        Raises:
+            ValueError: a count that is asked for is missing, or not above 0.
         """
-        k = len(self.neighbors)
-        excesses = np.zeros(k + 1)
-        if counts is not None:
-            for place in range(k + 1):
-                excesses[place] = hops.excess(counts[place], self.log_target[place]) if counts[place] > 0 else np.nan
+        excesses = np.zeros(len(self.neighbors) + 1)
+        for place in self.asked(u):
+            if counts is None or not counts[place] > 0:
+                found = "none" if counts is None else counts[place]
+                raise ValueError(
+                    f"kernel {self.walk.kernel} needs a count above 0 of node {self.whose[place]}: {found}"
+                )
+            excesses[place] = hops.excess(counts[place], self.log_target[place])
         at = np.flatnonzero(self.neighbors == previous)
         came_from = int(at[0]) if len(at) else hops.NOWHERE
-        kind = KERNELS[walk.kernel].kind
-        cell = hops.hop(kind, walk.alpha, self._places, k, came_from, self.widths, self.log_rates, excesses, u)
+        kind, alpha, own = KERNELS[self.walk.kernel].kind, self.walk.alpha, len(self.neighbors)
+        cell = hops.hop(kind, alpha, self._places, own, came_from, self.widths, self.log_rates, excesses, u)
         return self.node if cell == hops.STAY else int(self.neighbors[cell])
 
 
@@ -199,18 +215,14 @@ class Chain:
         """What `node` knows for good."""
         own = slice(self.starts[node], self.starts[node + 1])
         log_target = np.append(self.log_target[self.neighbors[own]], self.log_target[node])
-        return Surroundings(node, self.neighbors[own], self.widths[own], self.log_rates[own], log_target)
+        return Surroundings(self.walk, node, self.neighbors[own], self.widths[own], self.log_rates[own], log_target)
 
     def path(self, seed: int, token: int, visits: int) -> Integers:
         """`(visits,)`: the nodes that a token visits if its counts begin afresh."""
-        path = np.empty(visits, dtype=np.int64)
-        hops.tread(*self.arguments(), self.initial_counts(), key(seed, token), path)
+        path, kind = np.empty(visits, dtype=np.int64), KERNELS[self.walk.kernel].kind
+        arcs = (self.starts, self.neighbors, self.widths, self.log_rates)
+        hops.tread(kind, self.walk.alpha, *arcs, self.log_target, self.initial_counts(), key(seed, token), path)
         return path
-
-    def arguments(self) -> tuple[object, ...]:
-        """What `hops.tread` takes first."""
-        kind = KERNELS[self.walk.kernel].kind
-        return kind, self.walk.alpha, self.starts, self.neighbors, self.widths, self.log_rates, self.log_target
 
 
 def key(seed: int, token: int) -> np.uint64:
@@ -245,15 +257,16 @@ def chain(graph: nx.Graph, walk: Walk, target: Target | None = None) -> Chain:
     """
     starts, neighbors, widths = _arcs(graph, weighted=walk.kernel == "weighted")
     strengths = np.add.reduceat(widths, starts[:-1]) if len(widths) else np.ones(1)
-    wanted = _weights(target or KERNELS[walk.kernel].natural, strengths)
-    if not KERNELS[walk.kernel].any_target and not np.allclose(wanted / strengths, wanted[0] / strengths[0]):
+    wanted = _weights(KERNELS[walk.kernel].natural if target is None else target, strengths)
+    shares = wanted / strengths
+    if not KERNELS[walk.kernel].any_target and np.ptp(shares) > TOLERANCE * shares.max():
         raise ConfigError(
             f"kernel {walk.kernel} visits nodes in proportion to their degrees and cannot have another target; use "
             "kernel metropolis, srrw or hdt"
         )
-    log_rates = np.log(wanted / strengths)
-    rates = log_rates[neighbors] - np.repeat(log_rates, np.diff(starts))
-    return Chain(walk, wanted / wanted.sum(), starts, neighbors, widths, rates)
+    log_shares = np.log(shares)
+    log_rates = log_shares[neighbors] - np.repeat(log_shares, np.diff(starts))
+    return Chain(walk, wanted / wanted.sum(), starts, neighbors, widths, log_rates)
 
 
 def _arcs(graph: nx.Graph, weighted: bool) -> tuple[Integers, Integers, Floats]:
