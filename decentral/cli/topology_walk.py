@@ -162,6 +162,13 @@ def _label(chain: "Chain") -> str:
     return f"{chain.walk.kernel}, alpha {chain.walk.alpha:g}" if chain.walk.remembers else chain.walk.kernel
 
 
+def _predicted(one: Walked) -> list[float] | None:
+    """The mean distances of the survey by the limit law, where the walk has one and it is about the target."""
+    predicted = [one.analysis.distance(visits) for visits in one.survey.marks.tolist()]
+    known = [distance for distance in predicted if distance is not None]
+    return known if known and one.on_target else None
+
+
 def _told(one: Walked) -> dict[str, Any]:
     """A walk for JSON; None stands for infinity and for what is not computed."""
     import numpy as np
@@ -189,7 +196,7 @@ def _told(one: Walked) -> dict[str, Any]:
             "mean": survey.distances.mean(axis=0).tolist(),
             "p10": low.tolist(),
             "p90": high.tolist(),
-            "predicted": [analysis.distance(visits) for visits in survey.marks.tolist()] if one.on_target else None,
+            "predicted": _predicted(one),
         },
         "return_times": analysis.returns.tolist(),
         "share_of_visits": (survey.visits.sum(axis=0) / survey.visits.sum()).tolist(),
@@ -200,10 +207,11 @@ def _print(walks: list[Walked], topology: "Topology") -> None:
     import numpy as np
 
     marks, asked = walks[0].survey.marks, walks[0].chain
-    columns = sorted({int(np.abs(np.log(marks[-1] / marks) - k * np.log(10)).argmin()) for k in range(SHOWN_DISTANCES)})
+    steps = int(marks[-1])
+    columns = np.flatnonzero(np.isin(marks, [steps // 10**k for k in range(SHOWN_DISTANCES)])).tolist()
     table = Table(box=None, header_style="bold")
     table.add_column("walk", no_wrap=True)
-    for title in (*(f"TV at {marks[at]:,}" for at in columns), "variance x steps", "visits to cover (10-90 %)"):
+    for title in (*(f"TV at {marks[at]:,}" for at in columns), "asymptotic variance", "visits to cover (10-90 %)"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in walks:
         variance = one.analysis.variance if one.on_target else None
@@ -231,14 +239,13 @@ def _cover(survey: "Survey") -> str:
 def _notes(walks: list[Walked], asked: "Chain") -> list[str]:
     base = walks[0].analysis
     lines = [
-        "  TV: total variation between the shares of visits and the target, mean over the tokens; variance x steps: of "
-        "the shares, summed over nodes, in the limit"
+        "  TV: total variation between the shares of visits and the target, mean over the tokens; variance: of the "
+        "shares,",
+        "  summed over the nodes, times the steps, in the limit",
     ]
     if base.gap is not None:
-        mixing = "never" if base.mixing is None or not isfinite(base.mixing) else f"after {base.mixing:,.0f} hops"
-        bound = "" if base.mixing_exact else " at the latest"
-        without = "without its memory " if asked.walk.remembers else ""
-        lines.append(f"  {without}its law is within 1/4 of the target {mixing}{bound}; spectral gap {base.gap:.4g}")
+        without = "without its memory, " if asked.walk.remembers else ""
+        lines.append(f"  {without}mixing time to 1/4: {_mixing(base)}; spectral gap {base.gap:.4g}")
     if base.variance is not None:
         predicted = base.distance(int(walks[0].survey.marks[-1]))
         lines.append(f"  TV that the variance predicts at the last step: {predicted:.4f}")
@@ -247,10 +254,17 @@ def _notes(walks: list[Walked], asked: "Chain") -> list[str]:
             far = abs(one.chain.target - asked.target).sum() / 2
             lines.append(f"  {one.label} visits nodes by their degrees; its TV stays at {far:.4f}")
     if asked.walk.remembers:
-        lines.append(
-            f"  each hop asks its {asked.walk.asks}: {8 * asked.n:,} bytes in each message if the token carries them all"
-        )
+        carried = f"{8 * asked.n:,} bytes in each message if the token carries all counts"
+        lines.append(f"  each hop needs the {asked.walk.asks}: {carried}")
     return lines
+
+
+def _mixing(analysis: "WalkAnalysis") -> str:
+    if analysis.mixing is None:
+        return "not computed"
+    if not isfinite(analysis.mixing):
+        return "never, for it is periodic"
+    return f"{'' if analysis.mixing_exact else 'at most '}{analysis.mixing:,.0f} hops"
 
 
 def _check_figure(out: Path) -> None:
@@ -267,13 +281,5 @@ def _draw(walks: list[Walked], topology: "Topology", seed: int, out: Path) -> No
     shown = [walks[0], *walks[-1:]] if len(walks) > 1 else walks
     target = walks[0].chain.target
     visited = [Visited(one.label, one.survey.visits[0]) for one in shown]
-    curves = [
-        Curve(
-            one.label,
-            one.survey.marks,
-            one.survey.distances,
-            [one.analysis.distance(visits) for visits in one.survey.marks.tolist()] if one.on_target else None,
-        )
-        for one in walks
-    ]
+    curves = [Curve(one.label, one.survey.marks, one.survey.distances, _predicted(one)) for one in walks]
     write_atomically(out, figure(topology.graph, target, visited, curves, f"token 0 of seed {seed}", out.suffix[1:]))

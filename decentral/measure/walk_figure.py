@@ -25,6 +25,10 @@ DRAWN_NODES = 200
 DRAWN_EDGES = 1500
 """A larger graph is drawn as a curve over its nodes instead."""
 NUMBERED_NODES = 40
+LAW_BELOW = 0.3
+"""The limit law is drawn where it says less than this; above it says nothing."""
+LEAST_AREA = 0.25
+"""Of the largest node's: room for a number."""
 LEAST_RATIO, MOST_RATIO = 1.1, 8.0
 """Between these, the color scale reaches to the largest ratio of visits to target."""
 
@@ -43,12 +47,12 @@ class Visited:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The total variation `distances` (R, C) of R tokens after `visits` (C,), and what theory predicts of their mean."""
+    """The total variation `distances` (R, C) of R tokens after `visits` (C,), and their mean by the limit law."""
 
     label: str
     visits: Integers
     distances: Floats
-    predicted: Sequence[float | None] | None
+    predicted: Sequence[float] | None
 
 
 @matplotlib.rc_context(RC)
@@ -66,13 +70,14 @@ def figure(
         format: svg or png.
     """
     panels = len(visited)
-    drawing = Figure(figsize=(3.5 * panels + 4.4, 4.0), layout="constrained")
+    drawing = Figure(figsize=(3.5 * panels + 4.4, 4.1), layout="constrained")
     axes = drawing.subplots(1, panels + 1, width_ratios=[3.5] * panels + [4.1])
     if len(graph) <= DRAWN_NODES and graph.number_of_edges() <= DRAWN_EDGES:
         _graphs(drawing, axes[:panels], graph, target, visited)
     else:
+        most = max(one.ratios(target).max() for one in visited)
         for panel, one in zip(axes[:panels], visited, strict=True):
-            _ranked(panel, one.ratios(target))
+            _ranked(panel, one.ratios(target), most)
     for panel, one in zip(axes[:panels], visited, strict=True):
         panel.set_title(f"{one.label}\n{one.visits.sum():,} visits, {whose}", fontsize=9)
     _distances(axes[panels], curves)
@@ -90,7 +95,7 @@ def _graphs(
     for panel, ratio, one in zip(panels, ratios, visited, strict=True):
         _graph(panel, graph, one.visits / one.visits.max(), np.log2(ratio), norm)
     bar = drawing.colorbar(
-        ScalarMappable(norm, "RdBu_r"), ax=list(panels), location="bottom", shrink=0.6, aspect=35, pad=0.02
+        ScalarMappable(norm, "RdBu_r"), ax=list(panels), location="bottom", shrink=0.6, aspect=35, pad=0.01
     )
     bar.set_ticks([-log2(reach), 0, log2(reach)])
     bar.set_ticklabels([f"{1 / reach:.2g}", "1", f"{reach:.2g}"])
@@ -104,20 +109,20 @@ def _graph(axes: Axes, graph: nx.Graph, shares: Floats, colors: Floats, norm: Tw
     lines = [drawn.curve(i, j, 24) for i, j in graph.edges if i != j]
     axes.add_collection(LineCollection(lines, colors="#9ca3af", linewidths=0.6, zorder=1))
     largest = min(420.0, 9000 / len(graph))
-    sizes = np.maximum(shares, 0.02) * largest
+    sizes = np.maximum(shares, LEAST_AREA) * largest
     look: Any = {"cmap": "RdBu_r", "norm": norm, "edgecolors": "#374151", "linewidths": 0.6, "zorder": 2}
-    axes.scatter(*drawn.points.T, s=sizes, c=colors, **look)
+    axes.scatter(drawn.points[:, 0], drawn.points[:, 1], s=sizes, c=colors, **look)
     for node, (x, y) in enumerate(drawn.points if len(graph) <= NUMBERED_NODES else []):
         dark = abs(norm(colors[node]) - 0.5) > 0.35
-        axes.text(x, y, str(node), ha="center", va="center_baseline", size=6.5, color="white" if dark else "#111827")
+        axes.text(x, y, str(node), ha="center", va="center_baseline", size=6, color="white" if dark else "#111827")
     axes.set(xlim=(-1.15, 1.15), ylim=(1.15, -1.15), aspect="equal")
     axes.axis("off")
 
 
-def _ranked(axes: Axes, ratios: Floats) -> None:
+def _ranked(axes: Axes, ratios: Floats, most: float) -> None:
     axes.plot(np.sort(ratios)[::-1], color=COLORS[0], linewidth=1.4)
     axes.axhline(1, color="#374151", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="nodes, most visited first", ylabel="visits / target")
+    axes.set(xlabel="nodes, most visited first", ylabel="visits / target", ylim=(0, 1.05 * most))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -126,9 +131,10 @@ def _distances(axes: Axes, curves: Sequence[Curve]) -> None:
         low, high = np.quantile(curve.distances, [0.1, 0.9], axis=0)
         axes.fill_between(curve.visits, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(curve.visits, curve.distances.mean(axis=0), color=color, linewidth=1.6, label=curve.label)
-        if curve.predicted and curve.predicted[-1] is not None:
-            late = slice(len(curve.visits) // 2, None)
-            axes.plot(curve.visits[late], curve.predicted[late], color=color, linewidth=1, linestyle=":")
+        if curve.predicted:
+            law = np.array(curve.predicted)
+            close = law < LAW_BELOW
+            axes.plot(curve.visits[close], law[close], color=color, linewidth=1, linestyle=":")
     axes.plot([], [], color="#374151", linewidth=1, linestyle=":", label="limit law")
     axes.set(xscale="log", yscale="log", xlabel="visits of a token", title="total variation to the target")
     axes.title.set_fontsize(9)

@@ -181,7 +181,8 @@ class States:
             values = np.linalg.eigvals(self.P.toarray())
         else:
             return None
-        return float(max(0.0, 1 - np.sort(np.abs(values))[-2]))
+        gap = 1 - float(np.sort(np.abs(values))[-2])
+        return gap if gap > NEGLIGIBLE else 0.0
 
     def mixing(self) -> float:
         """The fewest hops t with total variation of at most 1/4 between each row of P^t and mu."""
@@ -278,5 +279,6 @@ def survey(
 
 
 def logarithmic_marks(visits: int, count: int = 60) -> list[int]:
-    """At most so many numbers from 1 to `visits`, evenly spaced on a log axis, the last among them."""
-    return sorted({round(visits ** (step / max(1, count - 1))) for step in range(count)} | {visits})
+    """About `count` numbers from 1 to `visits`, evenly spaced on a log axis; `visits` and its tenths among them."""
+    tenths = {visits // 10**k for k in range(len(str(visits)))}
+    return sorted({round(visits ** (step / max(1, count - 1))) for step in range(count)} | tenths)

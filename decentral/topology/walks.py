@@ -41,7 +41,7 @@ TOLERANCE = 1e-9
 """How far a target may be from the degrees, relatively, to pass as them."""
 
 Asks = Literal["nothing", "previous node", "neighbors' counts", "proposed node's count"]
-Target = Literal["uniform", "degree"] | Sequence[float]
+Target = Literal["uniform", "degree"] | Sequence[float] | Floats
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Surroundings:
 
         Args:
             u: `uniform(seed, token, visit)` of the visit to come.
-            counts: `(k + 1,)` x of `whose`, up to a factor, the current visit included; only what `asked` names is read.
+            counts: `(k + 1,)` x of `whose`, up to a factor, this visit included; only what `asked` names is read.
             previous: where the token was before, for a walk that asks for it; None before the first hop.
 
         Raises:
