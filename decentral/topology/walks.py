@@ -9,8 +9,8 @@ The Markov kernels have a stationary law mu that they reach from anywhere:
 
 Two more are repelled by where the walk has been, x being the visits of each node, up to a factor:
 
-    srrw  K_ij[x] ~ P_ij (x_j / mu_j)^-alpha            (Doshi, Hu and Eun 2023, arXiv:2305.05097, eq. 5)
-    hdt   metropolis with mu_i (x_i / mu_i)^-alpha for mu  (Hu, Doshi and Eun 2025, arXiv:2505.18300)
+    srrw  K_ij[x] ~ P_ij (x_j / mu_j)^-alpha            (Doshi, Hu and Eun 2023, arXiv:2305.05097)
+    hdt   metropolis with mu_i (x_i / mu_i)^-alpha for mu  (Hu, Ma and Eun 2025, arXiv:2505.18300)
 
 P of srrw, and hdt at alpha = 0, are the metropolis kernel; with alpha = 0 both walk its very paths. Their visits
 approach mu too, with a variance of 1 / (2 alpha (1 + l_k) + 1) of the metropolis kernel's in the direction of its
