@@ -16,9 +16,9 @@ from decentral.errors import ConfigError
 if TYPE_CHECKING:
     import networkx as nx
 
+    from decentral.topology.chains import Chain
     from decentral.topology.topology import Topology
     from decentral.topology.walk_analysis import Survey, WalkAnalysis
-    from decentral.topology.walks import Chain
 
 USUAL_ALPHA = 10.0
 SHOWN_DISTANCES = 4
@@ -88,7 +88,8 @@ def _chains(
     topology: "Topology", kernel: str, alpha: float | None, target: str | None
 ) -> tuple["Chain", list["Chain"]]:
     """The walk that is asked for, and those to compare it with: itself without memory, and the simple walk."""
-    from decentral.topology.walks import Walk, chain
+    from decentral.topology.chains import chain
+    from decentral.topology.walks import Walk
 
     graph = _with_weights(topology)
     plain = Walk(kernel)

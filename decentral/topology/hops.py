@@ -168,7 +168,7 @@ def tread(
 ) -> None:
     """A whole walk: `path` (T,) receives the nodes of the visits 0..T-1, and `counts` (n,) is raised by them.
 
-    The arrays up to `log_target` are those of `walks.Chain`. Visit 0 is at a node drawn uniformly.
+    The arrays up to `log_target` are those of `chains.Chain`. Visit 0 is at a node drawn uniformly.
     """
     excesses = np.empty(len(counts))
     for i in range(len(counts)):

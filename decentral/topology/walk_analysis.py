@@ -20,8 +20,9 @@ from scipy.sparse import coo_array, csr_array, diags_array
 from scipy.sparse.linalg import eigsh
 
 from decentral.topology import hops
+from decentral.topology.chains import Chain
 from decentral.topology.hops import Floats, Integers
-from decentral.topology.walks import KERNELS, Chain
+from decentral.topology.walks import KERNELS
 
 EXACT_NODES = 2000
 """Up to here the eigenvectors, hence V, are computed."""

@@ -13,23 +13,19 @@ Two more are repelled by where the walk has been, x being the visits of each nod
     hdt   metropolis with mu_i (x_i / mu_i)^-alpha for mu  (Hu, Ma and Eun 2025, arXiv:2505.18300)
 
 P of srrw, and hdt at alpha = 0, are the metropolis kernel; with alpha = 0 both walk its very paths. Their visits
-approach mu too, with a variance of 1 / (2 alpha (1 + l_k) + 1) of the metropolis kernel's in the direction of its
-eigenvalue l_k, and of 1 / (2 alpha + 1) in every direction.
+approach mu too, with less variance (see `walk_analysis`).
 
 What a hop needs besides constants of the node and its neighbors is `Walk.asks`. The counts x travel with the token
 (n numbers in each message, no questions asked), or each node keeps its own, and the holder asks: srrw all neighbors
 before each hop, hdt only the one that it proposes.
-
-The path of a token is a function of (seed, token, visit) through `uniform`, the same in every process and driver.
+A path is a function of (seed, token, visit) through `uniform`, the same in every process and driver.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from typing import Literal
 
-import networkx as nx
 import numpy as np
 
 from decentral.errors import ConfigError, nearest
@@ -37,11 +33,7 @@ from decentral.seeding import integer_seed
 from decentral.topology import hops
 from decentral.topology.hops import Floats, Integers
 
-TOLERANCE = 1e-9
-"""How far a target may be from the degrees, relatively, to pass as them."""
-
 Asks = Literal["nothing", "previous node", "neighbors' counts", "proposed node's count"]
-Target = Literal["uniform", "degree"] | Sequence[float] | Floats
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,7 @@ class Surroundings:
 
     @cached_property
     def whose(self) -> Integers:
-        """`(k + 1,)`: the nodes in the order of the counts that `next_node` takes: the neighbors, then the node."""
+        """`(k + 1,)`: whose counts `next_node` takes: the neighbors', ascending, then the node's own."""
         return np.append(self.neighbors, self.node)
 
     @cached_property
@@ -178,53 +170,6 @@ class Surroundings:
         return self.node if cell == hops.STAY else int(self.neighbors[cell])
 
 
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """A walk on a graph, for a target. Node i's neighbors are the entries `starts[i]:starts[i + 1]` of the others.
-
-    Args:
-        walk: how it hops.
-        target: `(n,)` mu, what the share of visits approaches; it sums to 1.
-        starts: `(n + 1,)`.
-        neighbors: `(A,)` ascending at each node.
-        widths: `(A,)` w_ij.
-        log_rates: `(A,)` log r_ij.
-    """
-
-    walk: Walk
-    target: Floats
-    starts: Integers
-    neighbors: Integers
-    widths: Floats
-    log_rates: Floats
-
-    @property
-    def n(self) -> int:
-        return len(self.target)
-
-    @cached_property
-    def log_target(self) -> Floats:
-        """`(n,)` log (n mu_i), so that a uniform target is all zeros."""
-        return np.log(self.n * self.target)
-
-    def initial_counts(self) -> Floats:
-        """`(n,)` x before the first visit: fake visits in the proportions of the target, so that K[x] = P."""
-        return np.asarray(self.walk.fake_visits * self.n * self.target)
-
-    def surroundings(self, node: int) -> Surroundings:
-        """What `node` knows for good."""
-        own = slice(self.starts[node], self.starts[node + 1])
-        log_target = np.append(self.log_target[self.neighbors[own]], self.log_target[node])
-        return Surroundings(self.walk, node, self.neighbors[own], self.widths[own], self.log_rates[own], log_target)
-
-    def path(self, seed: int, token: int, visits: int) -> Integers:
-        """`(visits,)`: the nodes that a token visits if its counts begin afresh."""
-        path, kind = np.empty(visits, dtype=np.int64), KERNELS[self.walk.kernel].kind
-        arcs = (self.starts, self.neighbors, self.widths, self.log_rates)
-        hops.tread(kind, self.walk.alpha, *arcs, self.log_target, self.initial_counts(), key(seed, token), path)
-        return path
-
-
 def key(seed: int, token: int) -> np.uint64:
     """What the random numbers of one token's path derive from."""
     return np.uint64(integer_seed(seed, token, "walk"))
@@ -238,69 +183,3 @@ def uniform(seed: int, token: int, visit: int) -> float:
 def first_node(seed: int, token: int, nodes: int) -> int:
     """Where a token starts: visit 0."""
     return int(uniform(seed, token, 0) * nodes)
-
-
-def chain(graph: nx.Graph, walk: Walk, target: Target | None = None) -> Chain:
-    """A walk on a graph.
-
-    Args:
-        graph: undirected and connected, its nodes 0..n-1. Self-loops are left out. An edge's `weight`, 1 unless given,
-            counts for the kernel `weighted` alone.
-        walk: how it hops.
-        target: the share of visits that each node is to have, up to a factor; the kernel's own unless given, which is
-            "degree" for the kernels of fixed law (the sum of the edges' weights for `weighted`) and "uniform" for the
-            others.
-
-    Raises:
-        ConfigError: a directed or disconnected graph, a target that is not n numbers above 0, or one that the kernel
-            cannot have.
-    """
-    starts, neighbors, widths = _arcs(graph, weighted=walk.kernel == "weighted")
-    strengths = np.add.reduceat(widths, starts[:-1]) if len(widths) else np.ones(1)
-    wanted = _weights(KERNELS[walk.kernel].natural if target is None else target, strengths)
-    shares = wanted / strengths
-    if not KERNELS[walk.kernel].any_target and np.ptp(shares) > TOLERANCE * shares.max():
-        raise ConfigError(
-            f"kernel {walk.kernel} visits nodes in proportion to their degrees and cannot have another target; use "
-            "kernel metropolis, srrw or hdt"
-        )
-    log_shares = np.log(shares)
-    log_rates = log_shares[neighbors] - np.repeat(log_shares, np.diff(starts))
-    return Chain(walk, wanted / wanted.sum(), starts, neighbors, widths, log_rates)
-
-
-def _arcs(graph: nx.Graph, weighted: bool) -> tuple[Integers, Integers, Floats]:
-    """`starts`, `neighbors` and `widths` of a `Chain`."""
-    if graph.is_directed():
-        raise ConfigError("a walk goes both ways along an edge and needs an undirected graph, found a directed one")
-    if sorted(graph) != list(range(len(graph))) or not len(graph):
-        raise ConfigError("a walk needs a graph with the nodes 0..n-1")
-    if not nx.is_connected(graph):
-        parts = nx.number_connected_components(graph)
-        raise ConfigError(f"a walk needs a connected graph, found one of {parts} components; add edges between them")
-    arcs = sorted((i, j) for a, b in graph.edges if a != b for i, j in ((a, b), (b, a)))
-    widths = np.array([graph.edges[arc].get("weight", 1.0) if weighted else 1.0 for arc in arcs], dtype=np.float64)
-    if not (np.isfinite(widths) & (widths > 0)).all():
-        i, j = arcs[int((~(np.isfinite(widths) & (widths > 0))).argmax())]
-        raise ConfigError(f"edge {i}-{j} has weight {graph.edges[i, j]['weight']}; a walk needs finite ones above 0")
-    ends = np.array(arcs, dtype=np.int64).reshape(-1, 2)
-    starts = np.concatenate([[0], np.bincount(ends[:, 0], minlength=len(graph)).cumsum()])
-    return starts, np.ascontiguousarray(ends[:, 1]), widths
-
-
-def _weights(target: Target, strengths: Floats) -> Floats:
-    """`(n,)`: the target as it was given, not yet normalized."""
-    if isinstance(target, str):
-        if target not in ("uniform", "degree"):
-            raise ConfigError(f"unknown target {target!r}{nearest(target, ('uniform', 'degree'))}")
-        return strengths if target == "degree" else np.ones(len(strengths))
-    weights = np.asarray(target, dtype=np.float64)
-    if weights.shape != strengths.shape:
-        raise ConfigError(f"the target has {weights.size} numbers for {len(strengths)} nodes; required: one a node")
-    if not (np.isfinite(weights) & (weights > 0)).all():
-        node = int((~(np.isfinite(weights) & (weights > 0))).argmax())
-        raise ConfigError(
-            f"the target of node {node} is {weights[node]:g}; required: a finite number above 0, since a walk must "
-            "pass every node"
-        )
-    return weights

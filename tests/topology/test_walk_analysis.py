@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import decentral.topology.walk_analysis as walk_analysis
+from decentral.topology.chains import chain
 from decentral.topology.walk_analysis import States, analyze, covariance, logarithmic_marks, survey, transition
-from decentral.topology.walks import Walk, chain
+from decentral.topology.walks import Walk
 
 KARATE = nx.karate_club_graph()
 VISITS, TOKENS = 6000, 400

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentral.errors import ConfigError
-from decentral.topology import hops, walks
+from decentral.topology import hops
+from decentral.topology.chains import Chain, Target, chain
 from decentral.topology.walk_analysis import kernel, transition
-from decentral.topology.walks import KERNELS, Chain, Walk, chain, first_node, uniform
+from decentral.topology.walks import KERNELS, Walk, first_node, uniform
 
 KARATE = nx.karate_club_graph()
 REPELLED = ("srrw", "hdt")
@@ -273,6 +274,6 @@ RING = nx.cycle_graph(4)
         (nx.Graph([(0, 1, {"weight": 0.0})]), "weighted", None, "edge 0-1 has weight 0"),
     ],
 )
-def test_what_cannot_be_walked_is_refused(graph: nx.Graph, kernel: str, target: walks.Target, line: str) -> None:
+def test_what_cannot_be_walked_is_refused(graph: nx.Graph, kernel: str, target: Target, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         chain(graph, Walk(kernel), target)

@@ -9,8 +9,9 @@ import sys
 import networkx as nx
 import numpy as np
 
+from decentral.topology.chains import chain
 from decentral.topology.walk_analysis import covariance, survey
-from decentral.topology.walks import Walk, chain
+from decentral.topology.walks import Walk
 
 VISITS, TOKENS = 6000, 4000
 
