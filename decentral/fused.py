@@ -4,7 +4,7 @@ A chain of torch operations would walk a vector of 40 MB several times, and memo
 and sums are rounded one by one, in the order given, so the bits are those of NumPy for the same expression.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -13,6 +13,8 @@ import torch
 from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
+
+from decentral.compiled import compiled
 
 CHUNK = 1 << 10
 """Numbers that are worked on at a time: they stay in the core's own cache."""
@@ -62,14 +64,6 @@ def warm_up(dtype: torch.dtype) -> None:
         add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled without the GIL, and kept on disk for the next process where a folder for that can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # no such folder
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def _at(typing_context: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  numba's signature
     """The address as a pointer to numbers of the dtype of `like`; so one compilation serves any number of vectors."""
@@ -81,7 +75,7 @@ def _at(typing_context: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  n
     return types.CPointer(like.dtype)(types.uintp, like), generate
 
 
-@_compiled
+@compiled
 def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
     count, scratch = addresses.size, np.empty(CHUNK, out.dtype)
     u, v, w = weights[0], weights[min(1, count - 1)], weights[min(2, count - 1)]
@@ -112,7 +106,7 @@ def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
                     target[i] = total[i] + weight * part[i]
 
 
-@_compiled
+@compiled
 def _add_bfloat16(x: Any, weights: Any, addresses: Any, like: Any) -> None:
     bits = np.empty(CHUNK, np.uint32)
     for start in range(0, x.size, CHUNK):

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "decentral"
 LAYERS = {
     "ground": (
         "decentral",
+        "decentral.compiled",
         "decentral.errors",
         "decentral.seeding",
         "decentral.shipped",

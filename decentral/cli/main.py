@@ -24,6 +24,7 @@ from decentral.cli import (
     simulate,
     speedup,
     topology,
+    topology_walk,
     trace,
     train,
 )
@@ -52,6 +53,7 @@ app.command("launch")(launch.launch)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("export", help=export.HELP)(export.export)
+topology.app.command("walk")(topology_walk.walk)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")

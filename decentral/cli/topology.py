@@ -48,7 +48,7 @@ def show(
     from decentral.topology.analysis import analyze
     from decentral.topology.picture import draw
 
-    section, topology = _loaded(name, nodes, options or ())
+    section, topology = loaded(name, nodes, options or ())
     analysis = analyze(topology)
     if json:
         print_json(section.model_dump(mode="json") | analysis.as_dict())
@@ -58,7 +58,7 @@ def show(
         stdout().print(line)
 
 
-def _loaded(name: str, nodes: int, options: Iterable[str]) -> "tuple[config.Topology, Topology]":
+def loaded(name: str, nodes: int, options: Iterable[str]) -> "tuple[config.Topology, Topology]":
     """The section that a name and `-s` options make, and its topology."""
     from decentral.document import Document
     from decentral.loading import example_with
