@@ -1,10 +1,10 @@
 """The rank driver: one node in one real process, its effects performed over links to its neighbors."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from decentral.peer import (
     Effect,
     Exchange,
     Gradient,
+    Messages,
     Mix,
     Payload,
     Post,
@@ -29,6 +30,7 @@ from decentral.transport.driver import (
     GradientAt,
     Step,
     all_reduce_bytes,
+    check_alike,
     check_untouched,
     members,
     proceed,
@@ -46,19 +48,27 @@ from decentral.transport.frames import (
 from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, Outbox
 from decentral.transport.shared import SharedOutbox
 from decentral.transport.staging import Staging
-from decentral.transport.wiring import Wires
+from decentral.transport.wiring import Bundle, Wires
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Posted:
+class _Outgoing(NamedTuple):
+    """A frame that some links send, and what is in it."""
+
+    outbox: Outbox
+    frame: Tensor
     payload: Payload
     versions: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Posted:
+    messages: Messages
     stamp: Stamp
-    outgoing: list[tuple[Outbox, Tensor]]  # the same frame in each kind of memory that links send from
-    incoming: dict[int, Finish | None]  # by neighbor, what waits for its frame, once it is begun
     moves: bool  # the payload is a vector that has other memory before it changes: it may be sent from where it lies
+    outgoing: list[_Outgoing] = field(default_factory=list)  # one for each payload and each kind of memory
+    begun: dict[int, Finish] = field(default_factory=dict)  # by neighbor, what waits until its link is through
 
 
 class RankDriver(Driver):
@@ -105,7 +115,7 @@ class RankDriver(Driver):
         self._sequence = 0  # exchanges begun in this round
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
-        self._sent: list[tuple[Outbox, Tensor]] = []  # frames of this round's exchanges that are through
+        self._sent: list[_Outgoing] = []  # frames of this round's exchanges that are through
         self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
@@ -128,8 +138,8 @@ class RankDriver(Driver):
         """Reuse the memory of what the round's step was lent."""
         for link, frame in self._lent:
             link.release(frame)
-        for outbox, frame in self._sent:
-            outbox.give_back(frame)
+        for sent in self._sent:
+            sent.outbox.give_back(sent.frame)
         self._lent.clear()
         self._sent.clear()
 
@@ -138,10 +148,10 @@ class RankDriver(Driver):
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
-            case Exchange(payload=payload, neighbors=neighbors):
-                return self._collect(self._post(payload, neighbors, overlapped=False), "Exchange")
-            case Post(payload=payload, neighbors=neighbors):
-                return self._post(payload, neighbors, overlapped=True)
+            case Exchange(messages=messages):
+                return self._collect(self._post(messages, overlapped=False), "Exchange")
+            case Post(messages=messages):
+                return self._post(messages, overlapped=True)
             case Collect(ticket=ticket):
                 return self._collect(ticket, "Collect")
             case Mix():
@@ -152,54 +162,67 @@ class RankDriver(Driver):
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool, moves: bool = False) -> Ticket:
+    def _post(self, messages: Messages, overlapped: bool, moves: bool = False) -> Ticket:
         self._tickets += 1
         ticket = Ticket(self._tickets)
-        stamp = self._stamp(payload)
-        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, [], dict.fromkeys(neighbors), moves)
+        for receiver, payload in messages.to.items():
+            check_alike(payload, messages.like, self._node, receiver)
+        self._posted[ticket] = posted = _Posted(messages, self._stamp(messages.like), moves)
         for bundle in self._wires.bundles:
-            # In the order of the bundle's links, which some of them depend on.
-            if meant := [neighbor for neighbor in bundle.links if neighbor in posted.incoming]:
-                self._send(meant, bundle.outbox, posted, overlapped)
-        self.bytes_sent[self._node] += len(neighbors) * (HEADER_BYTES + stamp.payload_bytes)
+            self._begin(bundle, posted, overlapped)
+        self.bytes_sent[self._node] += len(messages.to) * posted.stamp.frame_bytes
         self._sequence += 1
         return ticket
 
-    def _send(self, neighbors: Sequence[int], outbox: Outbox, posted: _Posted, overlapped: bool) -> None:
-        frame = outbox.home(posted.payload[0]) if posted.moves else None
-        if frame is None:
-            frame = outbox.take(HEADER_BYTES + posted.stamp.payload_bytes)
-        posted.outgoing.append((outbox, frame))
-        self._staging.prepare(frame, posted.payload)
-        outbox.fill(frame, posted.stamp, posted.payload)
-        for neighbor in neighbors:
-            began = monotonic()
+    def _begin(self, bundle: Bundle, posted: _Posted, overlapped: bool) -> None:
+        """Begin what a bundle's links carry of an exchange, in their order, which some of them depend on."""
+        to, sources, size = posted.messages.to, {*posted.messages.sources}, posted.stamp.frame_bytes
+        frames: dict[int, Tensor] = {}  # by payload
+        for neighbor, link in bundle.links.items():
+            payload = to.get(neighbor)
+            if payload is None and neighbor not in sources:
+                continue
+            if payload is not None and id(payload) not in frames:
+                frames[id(payload)] = self._framed(payload, bundle.outbox, posted)
+            frame, began = None if payload is None else frames[id(payload)], monotonic()
             try:
-                posted.incoming[neighbor] = self._links[neighbor].start(frame, overlapped)
+                posted.begun[neighbor] = link.start(frame, size if neighbor in sources else 0, overlapped)
             except BrokenLinkError as error:
-                raise self._lost(neighbor, "Post", frame.numel(), monotonic() - began, str(error)) from error
+                raise self._lost(neighbor, "Post", size, monotonic() - began, str(error)) from error
+
+    def _framed(self, payload: Payload, outbox: Outbox, posted: _Posted) -> Tensor:
+        frame = outbox.home(payload[0]) if posted.moves else None
+        if frame is None:
+            frame = outbox.take(posted.stamp.frame_bytes)
+        posted.outgoing.append(_Outgoing(outbox, frame, payload, versions(payload)))
+        self._staging.prepare(frame, payload)
+        outbox.fill(frame, posted.stamp, payload)
+        return frame
 
     def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
         posted = self._posted[ticket]  # kept if a neighbor is lost: the others' frames may still be on their way
-        deadline = monotonic() + self._timeout_s
+        like, deadline = posted.messages.like, monotonic() + self._timeout_s
         received = {}
-        for neighbor in posted.incoming:
-            frame = self._arrived(neighbor, posted, kind, deadline)
-            self._staging.prepare(frame, posted.payload)
-            received[neighbor] = self._staging.landed(payload_views(frame, posted.payload), posted.payload)
-        check_untouched(posted.payload, posted.versions, self._node)
+        for neighbor in sorted(posted.begun):
+            if (frame := self._arrived(neighbor, posted, kind, deadline)) is not None:
+                self._staging.prepare(frame, like)
+                received[neighbor] = self._staging.landed(payload_views(frame, like), like)
+        for outgoing in posted.outgoing:
+            sent = payload_views(outgoing.frame, outgoing.payload)
+            check_untouched(outgoing.payload, outgoing.versions, self._node, sent)
         del self._posted[ticket]
         self._sent += posted.outgoing
         return received
 
     def _mix(self, asked: Mix) -> None:
-        x, weights = asked.x, asked.row.weights
-        received = self._collect(self._post((x,), asked.row.sources, overlapped=False, moves=True), "Mix")
-        if not received and weights[self._node] == 1:
+        x, row = asked.x, asked.row
+        messages = Messages.alike((x,), row.to, row.sources)
+        received = self._collect(self._post(messages, overlapped=False, moves=True), "Mix")
+        if not row.to and not received and row.weights[self._node] == 1:
             return
-        vectors = first_tensors(self._node, x, received)
+        vectors, weights = first_tensors(self._node, x, received), row.weights
         # Neighbors may read x in its frame for a while: the sum goes to another one, which x lies in from then on.
-        room = self._room(x)
+        room = self._room(x) if row.to else None
         if room is None:
             weighted_sum(weights, vectors, out=x)
         else:
@@ -215,17 +238,17 @@ class RankDriver(Driver):
             return None
         return payload_views(bundle.outbox.take(HEADER_BYTES + payload_bytes((x,))), (x,))[0]
 
-    def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
-        size, expected = HEADER_BYTES + posted.stamp.payload_bytes, posted.stamp._replace(sender=neighbor)
-        finish, link = posted.incoming[neighbor], self._links[neighbor]
-        assert finish is not None
+    def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor | None:
+        """The frame of a neighbor, None if none is due, once all of this exchange with it is through."""
+        link = self._links[neighbor]
         try:
-            frame = finish(deadline - monotonic())
-            self._lent.append((link, frame))
-            link.check(frame, expected)
+            frame = posted.begun[neighbor](deadline - monotonic())
+            if frame is not None:
+                self._lent.append((link, frame))
+                link.check(frame, posted.stamp._replace(sender=neighbor))
         except BrokenLinkError as error:
             waited_s = self._timeout_s - (deadline - monotonic())
-            raise self._lost(neighbor, kind, size, waited_s, str(error)) from error
+            raise self._lost(neighbor, kind, posted.stamp.frame_bytes, waited_s, str(error)) from error
         except FrameError as error:
             raise self._refused(neighbor, error) from error
         return frame

@@ -26,6 +26,7 @@ from decentral.transport.side import Mark, NoSide
 from decentral.transport.wiring import Wires
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
+from tests.transport.messages import both_ways
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -140,9 +141,9 @@ def test_no_rank_waits_for_ever_however_its_neighbors_are_ordered(graph: nx.Grap
 
         async def step(round: int) -> Tensor:
             neighbors = order.sample(sorted(graph[world.rank]), len(graph[world.rank]))
-            received = await Exchange((torch.tensor([100 * round + world.rank]),), tuple(neighbors))
+            received = await Exchange(both_ways((torch.tensor([100 * round + world.rank]),), tuple(neighbors)))
             heard.append(sorted(int(payload[0]) for payload in received.values()))
-            ticket = await Post((torch.tensor([world.rank]),), tuple(reversed(neighbors)))
+            ticket = await Post(both_ways((torch.tensor([world.rank]),), tuple(reversed(neighbors))))
             heard.append(sorted(int(payload[0]) for payload in (await Collect(ticket)).values()))
             return LOSS
 
@@ -167,7 +168,7 @@ def test_an_order_of_each_ranks_own_would_wait_for_ever() -> None:
         frame = wires.bundles[0].outbox.take(100)
         try:
             for neighbor in ((world.rank + 1) % 3, (world.rank + 2) % 3):
-                wires.links[neighbor].start(frame, overlapped=False)
+                wires.links[neighbor].start(frame, frame.numel(), overlapped=False)
         except BrokenLinkError as error:
             return str(error)
         finally:
@@ -200,7 +201,7 @@ def test_both_directions_are_one_operation_of_the_group() -> None:
         grouped = on(world, make=lambda *of: Grouping(make(*of), calls[world.rank]))
         wires = grouped.wiring(epoch=0).connect([1 - world.rank])
         link = wires.links[1 - world.rank]
-        incoming = link.start(wires.bundles[0].outbox.take(100).fill_(world.rank), overlapped=False)(PATIENCE_S)
+        incoming = link.start(wires.bundles[0].outbox.take(100).fill_(world.rank), 100, overlapped=False)(PATIENCE_S)
         wires.close()
         return int(incoming[0])
 
@@ -216,7 +217,7 @@ def test_the_computation_waits_for_a_mark_and_the_host_for_nothing() -> None:
         side.notes_of.clear()
 
         async def step() -> Tensor:
-            ticket = await Post((torch.zeros(3),), (1 - world.rank,))
+            ticket = await Post(both_ways((torch.zeros(3),), (1 - world.rank,)))
             side.notes_of.append("computation")
             await Collect(ticket)
             return LOSS
@@ -241,7 +242,7 @@ def exchanged(wires: Wires, link: Link, rank: int, claimed: int, expected: int) 
     outbox = wires.bundles[0].outbox
     frame = outbox.take(64 + 8)
     outbox.fill(frame, stamp(rank, claimed), (torch.zeros(1, dtype=torch.float64),))
-    incoming = link.start(frame, overlapped=True)(PATIENCE_S)
+    incoming = link.start(frame, frame.numel(), overlapped=True)(PATIENCE_S)
     outbox.give_back(frame)
     link.check(incoming, stamp(1 - rank, expected))
     link.release(incoming)
@@ -274,7 +275,7 @@ def test_the_host_runs_two_exchanges_ahead_and_no_further() -> None:
             exchanged(wires, link, world.rank, claimed=round, expected=round)
         began = monotonic()
         with pytest.raises(BrokenLinkError, match="no answer"):
-            link.start(wires.bundles[0].outbox.take(72), overlapped=True)
+            link.start(wires.bundles[0].outbox.take(72), 72, overlapped=True)
         wires.close()
         return monotonic() - began
 
@@ -289,7 +290,11 @@ def test_what_never_arrives_is_told_by_the_deadline_of_the_evaluation(ask: str) 
         side.done = False
 
         async def step() -> Tensor:
-            await (Exchange((torch.zeros(3),), (1 - world.rank,)) if ask == "exchange" else AllReduce(torch.zeros(3)))
+            await (
+                Exchange(both_ways((torch.zeros(3),), (1 - world.rank,)))
+                if ask == "exchange"
+                else AllReduce(torch.zeros(3))
+            )
             return LOSS
 
         driver.advance({world.rank: step()}, 0)
@@ -311,7 +316,7 @@ def test_a_neighbor_that_is_gone_is_named() -> None:
         driver = driver_of(world, nx.path_graph(2))
 
         async def step() -> Tensor:
-            await Exchange((torch.zeros(3),), (1 - world.rank,))
+            await Exchange(both_ways((torch.zeros(3),), (1 - world.rank,)))
             return LOSS
 
         driver.advance({world.rank: step()}, 0)
@@ -355,7 +360,9 @@ def test_auto_takes_colored_links_between_gpus_and_the_host_within_one() -> None
         heard = []
 
         async def step(round: int) -> Tensor:
-            received = await Exchange((torch.tensor([10.0 * round + world.rank]),), tuple(sorted(graph[world.rank])))
+            received = await Exchange(
+                both_ways((torch.tensor([10.0 * round + world.rank]),), tuple(sorted(graph[world.rank])))
+            )
             heard.extend(payload[0].item() for payload in received.values())
             return LOSS
 

@@ -97,10 +97,14 @@ def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
     first, second = hub.rounds
     frame = 64 + 16
     assert first == Round(
-        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, 2)], [Reduced(16, NODES)]
+        2,
+        [Exchanged(4, 4, frame, 1, 1), Exchanged(4, 4, frame, 1, 0), Exchanged(4, 4, frame, 1, 2)],
+        [Reduced(16, NODES)],
     )
     assert second == Round(
-        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, None)], [Reduced(16, NODES)]
+        2,
+        [Exchanged(4, 4, frame, 1, 1), Exchanged(4, 4, frame, 1, 0), Exchanged(4, 4, frame, 1, None)],
+        [Reduced(16, NODES)],
     )
     assert hub.bytes_sent == sum(each.bytes_sent for each in hub.rounds) + 2 * round(1.6 * 16)
 

@@ -84,7 +84,7 @@ def test_pairs_may_be_waited_for_in_any_order_or_never(wire: str, largest: int) 
     def work(world: World) -> list[list[int]]:
         wires = pair(world, largest)
         (link,) = wires.links.values()
-        waits = [link.start(filled(wires, 10 * world.rank + k), overlapped=True) for k in range(4)]
+        waits = [link.start(filled(wires, 10 * world.rank + k), 100, overlapped=True) for k in range(4)]
         seen = [waits[k](PATIENCE_S).unique().tolist() for k in (2, 0, 3)]
         wires.close()
         return seen
@@ -104,7 +104,7 @@ def test_memory_is_used_again_and_never_while_somebody_reads_it(wire: str, large
         for round in range(12):
             outgoing = filled(wires, 20 * world.rank + round, size=40 + 8 * (round % 2))
             addresses.add(outgoing.data_ptr())
-            incoming = link.start(outgoing, overlapped=False)(PATIENCE_S)
+            incoming = link.start(outgoing, outgoing.numel(), overlapped=False)(PATIENCE_S)
             outbox(wires).give_back(outgoing)
             ahead = filled(wires, 255, size=outgoing.numel())  # whoever is a round ahead writes the next one already
             addresses.add(ahead.data_ptr())
@@ -132,7 +132,7 @@ def test_a_closed_end_breaks_the_other_at_once(wire: str, largest: int) -> None:
         closed.wait(PATIENCE_S)
         began = monotonic()
         with pytest.raises(BrokenLinkError, match="connection closed"):
-            wires.links[1].start(filled(wires, 0), overlapped=False)(PATIENCE_S)
+            wires.links[1].start(filled(wires, 0), 100, overlapped=False)(PATIENCE_S)
         assert monotonic() - began < PATIENCE_S / 2
         wires.close()
 
@@ -149,7 +149,7 @@ def test_silence_is_told_in_time(wire: str, largest: int) -> None:
             over.wait(PATIENCE_S)
         else:
             with pytest.raises(BrokenLinkError, match="no answer"):
-                wires.links[1].start(filled(wires, 0), overlapped=False)(0.3)
+                wires.links[1].start(filled(wires, 0), 100, overlapped=False)(0.3)
             over.set()
         wires.close()
 
@@ -167,7 +167,7 @@ def test_cycles_of_connect_and_close_leak_neither_descriptors_nor_threads(wire: 
         def work(world: World) -> None:
             wires = pair(world, largest, epoch=number)
             (link,) = wires.links.values()
-            link.start(filled(wires, 1), overlapped=False)(PATIENCE_S)
+            link.start(filled(wires, 1), 100, overlapped=False)(PATIENCE_S)
             during.append(descriptors_and_threads())
             wires.close()
 

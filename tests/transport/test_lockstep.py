@@ -20,6 +20,7 @@ from decentral.peer import (
     Post,
 )
 from decentral.transport.lockstep import DeadlockError, LockstepDriver
+from tests.transport.messages import both_ways
 
 LOSS = torch.zeros(())
 StepOf = Callable[[int], Coroutine[Any, Any, Tensor]]
@@ -53,7 +54,7 @@ def test_received_payloads_come_in_ascending_order_of_senders() -> None:
     orders = {}
 
     async def step(node: int) -> Tensor:
-        received = await Exchange(number(node), tuple(reversed(others(node, 4))))
+        received = await Exchange(both_ways(number(node), tuple(reversed(others(node, 4)))))
         orders[node] = list(received)
         return LOSS
 
@@ -85,7 +86,7 @@ def test_each_post_meets_the_neighbors_post_of_the_same_place(one: list[int], ot
     found: dict[int, dict[int, float]] = {0: {}, 1: {}}
 
     async def step(node: int) -> Tensor:
-        tickets = [await Post(number(10 * node + place), (1 - node,)) for place in range(4)]
+        tickets = [await Post(both_ways(number(10 * node + place), (1 - node,))) for place in range(4)]
         for place in (one, other)[node]:
             found[node] |= {place: heard(await Collect(tickets[place]))[1 - node]}
         return LOSS
@@ -99,7 +100,7 @@ def test_a_ticket_may_be_collected_in_a_later_round() -> None:
     lockstep, tickets, found = driver(2), {}, []
 
     async def step(node: int, round: int) -> Tensor:
-        ticket = await Post(number(10 * round + node), (1 - node,))
+        ticket = await Post(both_ways(number(10 * round + node), (1 - node,)))
         if node in tickets:
             found.append(heard(await Collect(tickets[node])))
         tickets[node] = ticket
@@ -118,7 +119,7 @@ def test_a_posted_payload_is_what_it_was_when_posted() -> None:
         x = torch.tensor([float(node)])
         for _ in range(3 if node == 1 else 0):
             await Gradient(x)
-        received = await Exchange((x,), (1 - node,))
+        received = await Exchange(both_ways((x,), (1 - node,)))
         found[node] = received[1 - node][0].clone()
         x.fill_(99)
         found[node, "later"] = received[1 - node][0].clone()
@@ -148,7 +149,7 @@ def test_groups_average_by_themselves_and_whenever_they_are_ready() -> None:
     async def step(node: int) -> Tensor:
         x, together = torch.tensor([float(2**node)]), (node % 2, node % 2 + 2)
         if node % 2:
-            await Exchange((x,), (4 - node,))
+            await Exchange(both_ways((x,), (4 - node,)))
         for asked in (AllReduce(x, together), AllReduce(2 * x, together), AllReduce(x)):
             means[node].append((await asked).item())
         return LOSS
@@ -185,7 +186,7 @@ def deadlock(nodes: int, step: StepOf, round: int = 0) -> str:
 def test_asking_for_what_no_one_sends_is_a_deadlock_with_names() -> None:
     async def step(node: int) -> Tensor:
         if node != 1:
-            await Exchange(number(0), (1,))
+            await Exchange(both_ways(number(0), (1,)))
         return LOSS
 
     message = deadlock(3, step, round=7)
@@ -195,7 +196,7 @@ def test_asking_for_what_no_one_sends_is_a_deadlock_with_names() -> None:
 def test_one_exchange_too_many_is_a_deadlock() -> None:
     async def step(node: int) -> Tensor:
         for _ in range(1 + node):
-            await Exchange(number(0), (1 - node,))
+            await Exchange(both_ways(number(0), (1 - node,)))
         return LOSS
 
     assert deadlock(2, step) == "round 0: no node can go on: node 1 waits for node 0"
@@ -217,8 +218,8 @@ def test_exchanges_of_different_places_do_not_match() -> None:
 
     async def step(node: int) -> Tensor:
         if node == 0:
-            await Exchange(number(0), ())
-        await Exchange(number(0), (1 - node,))
+            await Exchange(both_ways(number(0), ()))
+        await Exchange(both_ways(number(0), (1 - node,)))
         return LOSS
 
     assert deadlock(2, step) == "round 0: no node can go on: node 0 waits for node 1, node 1 waits for node 0"
@@ -226,7 +227,7 @@ def test_exchanges_of_different_places_do_not_match() -> None:
 
 def test_all_reduce_against_exchange_is_a_deadlock() -> None:
     async def step(node: int) -> Tensor:
-        await (AllReduce(torch.zeros(1)) if node == 0 else Exchange(number(0), (0,)))
+        await (AllReduce(torch.zeros(1)) if node == 0 else Exchange(both_ways(number(0), (0,))))
         return LOSS
 
     assert "node 0 waits in AllReduce, node 1 waits for node 0" in deadlock(2, step)
@@ -241,7 +242,7 @@ def test_an_exchange_of_unlike_payloads_is_refused(other: Tensor) -> None:
     """
 
     async def step(node: int) -> Tensor:
-        await Exchange((other if node else torch.zeros(2),), (1 - node,))
+        await Exchange(both_ways((other if node else torch.zeros(2),), (1 - node,)))
         return LOSS
 
     with pytest.raises(RuntimeError, match="same shapes and dtypes") as caught:
@@ -262,7 +263,7 @@ def test_an_exception_in_a_step_leaves_no_half_round(guilty: int) -> None:
         try:
             if node == guilty:
                 raise ZeroDivisionError("mine")
-            await Exchange(number(-1), others(node, 3))
+            await Exchange(both_ways(number(-1), others(node, 3)))
             return LOSS
         finally:
             closed.append(node)
@@ -270,7 +271,7 @@ def test_an_exception_in_a_step_leaves_no_half_round(guilty: int) -> None:
     async def step(node: int) -> Tensor:
         for _ in range(node):
             await Gradient(torch.zeros(1))
-        found[node] = heard(await Exchange(number(node), others(node, 3)))
+        found[node] = heard(await Exchange(both_ways(number(node), others(node, 3))))
         return LOSS
 
     with pytest.raises(ZeroDivisionError, match="mine"):
@@ -287,13 +288,13 @@ def test_after_a_deadlock_the_round_can_be_taken_again() -> None:
 
     async def one_sided(node: int) -> Tensor:
         if node == 1:
-            await Exchange(number(-1), (0,))
+            await Exchange(both_ways(number(-1), (0,)))
         return LOSS
 
     async def step(node: int) -> Tensor:
         for _ in range(node):
             await Gradient(torch.zeros(1))
-        found[node] = heard(await Exchange(number(node), (1 - node,)))
+        found[node] = heard(await Exchange(both_ways(number(node), (1 - node,))))
         return LOSS
 
     with pytest.raises(DeadlockError):
@@ -310,7 +311,7 @@ def test_poison_overwrites_answers_of_every_dtype_when_the_step_ends(dtype: torc
     kept: list[Tensor] = []
 
     async def step(node: int) -> Tensor:
-        received = await Exchange((torch.zeros(3, dtype=dtype),), (1 - node,))
+        received = await Exchange(both_ways((torch.zeros(3, dtype=dtype),), (1 - node,)))
         kept.append(received[1 - node][0])
         assert not kept[-1].any()
         kept.append((await Gradient(torch.zeros(2))).gradient)
@@ -322,7 +323,7 @@ def test_poison_overwrites_answers_of_every_dtype_when_the_step_ends(dtype: torc
 
 def test_bytes_are_counted_by_sender() -> None:
     async def step(node: int) -> Tensor:
-        await Exchange((torch.zeros(3),), others(node, 3) if node != 2 else (0, 1))
+        await Exchange(both_ways((torch.zeros(3),), others(node, 3) if node != 2 else (0, 1)))
         return LOSS
 
     lockstep = driver(3)
@@ -334,7 +335,7 @@ def test_what_was_received_must_not_be_written_to() -> None:
     """Over shared memory it is the neighbor's own frame, which others still read: silent there, so refused here."""
 
     async def step(node: int) -> Tensor:
-        received = await Exchange(number(node), (1 - node,))
+        received = await Exchange(both_ways(number(node), (1 - node,)))
         if node == 1:
             received[0][0].add_(1)
         return LOSS

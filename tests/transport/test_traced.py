@@ -17,6 +17,7 @@ from decentral.transport.driver import Driver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from tests.contract.ranks import WIRES, on_ranks
+from tests.transport.messages import both_ways
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -37,14 +38,14 @@ async def conversation(node: int, heard: list[Any]) -> Tensor:
     def note(received: Mapping[int, Payload]) -> None:
         heard.append({sender: payload[0].tolist() for sender, payload in received.items()})
 
-    note(await Exchange((x,), neighbors))
-    first = await Post((x + 1,), neighbors)
-    second = await Post((x + 2,), neighbors)
+    note(await Exchange(both_ways((x,), neighbors)))
+    first = await Post(both_ways((x + 1,), neighbors))
+    second = await Post(both_ways((x + 2,), neighbors))
     loss, _ = await Gradient(x)
     note(await Collect(second))
     note(await Collect(first))
     heard.append((await AllReduce(x)).tolist())
-    note(await Exchange((x,), ()))
+    note(await Exchange(both_ways((x,), ())))
     return loss
 
 
