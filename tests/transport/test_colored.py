@@ -368,7 +368,7 @@ def test_auto_takes_colored_links_between_gpus_and_the_host_within_one() -> None
 
         for round in range(3):
             driver.advance({world.rank: step(round)}, round)
-        names = {neighbor: link.name for neighbor, link in driver._links.items()}
+        names = {neighbor: link.name for neighbor, link in driver._exchanges.links.items()}
         driver.close()
         return names, heard
 
