@@ -16,9 +16,12 @@ from decentral.peer import (
     Exchange,
     Gradient,
     LossAndGradient,
+    Messages,
+    Mix,
     Payload,
     Post,
 )
+from decentral.topology.mixing import Row
 from decentral.transport.lockstep import DeadlockError, LockstepDriver
 from tests.transport.messages import both_ways
 
@@ -341,4 +344,85 @@ def test_what_was_received_must_not_be_written_to() -> None:
         return LOSS
 
     with pytest.raises(RuntimeError, match="node 1 changed a payload that it had received"):
+        run(driver(2), step)
+
+
+def test_who_only_sends_waits_for_nobody_and_who_only_receives_sends_nothing() -> None:
+    order, heard_by = [], {}
+
+    async def step(node: int) -> Tensor:
+        for _ in range(2 if node == 0 else 0):
+            await Gradient(torch.zeros(1))
+        messages = Messages.alike(number(node), (node + 1,) if node < 2 else (), (node - 1,) if node else ())
+        heard_by[node] = heard(await Exchange(messages))
+        order.append(node)
+        return LOSS
+
+    lockstep = driver(3)
+    run(lockstep, step)
+    assert heard_by == {0: {}, 1: {0: 0.0}, 2: {1: 1.0}}
+    assert order.index(2) < order.index(1), "node 1 waits for node 0, which is late"
+    assert lockstep.bytes_sent == {0: 72, 1: 72, 2: 0}
+
+
+def test_each_neighbor_gets_its_own_payload() -> None:
+    found = {}
+
+    async def step(node: int) -> Tensor:
+        to = {other: number(10 * node + other) for other in others(node, 3)}
+        found[node] = heard(await Exchange(Messages(to, others(node, 3), number(0))))
+        return LOSS
+
+    lockstep = driver(3)
+    run(lockstep, step)
+    assert found == {node: {other: 10.0 * other + node for other in others(node, 3)} for node in range(3)}
+    assert lockstep.bytes_sent == dict.fromkeys(range(3), 2 * 72)
+
+
+def test_a_message_that_nobody_receives_is_refused() -> None:
+    """Over real links the sender would wait until its patience is over."""
+
+    async def step(node: int) -> Tensor:
+        await Exchange(Messages.alike(number(0), (1,) if node == 0 else (), ()))
+        return LOSS
+
+    with pytest.raises(
+        RuntimeError, match=r"node 0 sent node 1 a message that it does not receive \(exchange 0 of round 4"
+    ):
+        run(driver(2), step, round=4)
+
+
+def test_payloads_for_neighbors_that_are_unlike_are_refused() -> None:
+    async def step(node: int) -> Tensor:
+        to = {other: (torch.zeros(other + 1),) for other in others(node, 3)}
+        await Exchange(Messages(to, others(node, 3), (torch.zeros(1),)))
+        return LOSS
+
+    with pytest.raises(RuntimeError, match=r"node 0 sent .* to node 1 in an exchange of .*same shapes and dtypes"):
+        run(driver(3), step)
+
+
+def test_rows_of_one_array_may_be_mixed_in_place() -> None:
+    """torch counts writes by the whole array: a row was taken for changed when another was mixed."""
+    X, before = (torch.arange(6.0).reshape(3, 2) for _ in range(2))
+
+    async def step(node: int) -> Tensor:
+        weights = dict.fromkeys(range(3), 1 / 3)
+        await Mix(X[node], Row(node, weights, others(node, 3)))
+        return LOSS
+
+    run(driver(3), step)
+    torch.testing.assert_close(X, before.mean(dim=0).expand(3, 2))
+
+
+def test_a_row_that_is_changed_behind_a_post_is_still_told() -> None:
+    X = torch.zeros(2, 3)
+
+    async def step(node: int) -> Tensor:
+        ticket = await Post(both_ways((X[node],), (1 - node,)))
+        X[node] += 1
+        await Collect(ticket)
+        return LOSS
+
+    with pytest.raises(RuntimeError, match="node 0 changed a payload between Post and Collect"):
         run(driver(2), step)
