@@ -151,6 +151,35 @@ def test_a_turn_is_the_round_unless_given() -> None:
     assert asked == [4, 1]
 
 
+def directed(node: int = 0, sources: tuple[int, ...] = (1,), to: tuple[int, ...] = (2, 3)) -> Peer:
+    weights = dict(sorted(({node: 0.5} | dict.fromkeys(sources, 0.5)).items()))
+    return Peer(node, 4, lambda turn: Row(node, weights, to))
+
+
+def test_one_payload_for_all_is_one_object_and_each_may_have_its_own() -> None:
+    payload = (torch.zeros(1),)
+    effect = directed().exchange(payload).send(None)
+    assert isinstance(effect, Exchange)
+    assert effect.messages.sent == [payload]
+    assert all(sent is payload for sent in effect.messages.to.values())
+    each = {3: (torch.ones(1),), 2: (torch.zeros(1),)}
+    effect = directed().post_each(each).send(None)
+    assert isinstance(effect, Post)
+    assert effect.messages == (each, (1,), each[3])
+    effect = directed(to=()).exchange_each({}, like=payload).send(None)
+    assert isinstance(effect, Exchange)
+    assert effect.messages == ({}, (1,), payload)
+
+
+def test_payloads_that_are_not_for_exactly_the_receivers_are_refused() -> None:
+    payload = (torch.zeros(1),)
+    with pytest.raises(ValueError, match=r"node 0 has payloads for \[2\] and sends to \[2, 3\] in this turn; required"):
+        directed().exchange_each({2: payload}).send(None)
+    with pytest.raises(ValueError, match=r"node 0 receives from \[1\] in this turn and sends to nobody"):
+        directed(to=()).exchange_each({}).send(None)
+    assert isinstance(directed(sources=(), to=()).exchange_each({}).send(None), Exchange)
+
+
 def test_a_block_is_a_view_of_its_own_shape() -> None:
     flat = torch.arange(10.0)
     assert Block("weight", (2, 3), 1).of(flat).tolist() == [[1, 2, 3], [4, 5, 6]]

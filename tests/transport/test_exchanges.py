@@ -105,6 +105,12 @@ def test_a_vector_that_is_sent_and_not_mixed_may_change_at_once(wire: str) -> No
         driver, seen = rank_driver(world, GRAPHS["pair"]), []
         x = torch.full((300,), 1.0)
 
+        async def moving() -> Tensor:
+            await Mix(x, Row(world.rank, {0: 0.5, 1: 0.5}, (1 - world.rank,)))
+            return LOSS
+
+        advance(driver, moving(), round=99)
+
         async def sender(round: int) -> Tensor:
             await Mix(x, Row(0, {0: 1.0}, (1,)))
             x.add_(1)
