@@ -62,20 +62,40 @@ class Gradient(Effect[LossAndGradient]):
     at: Tensor  # (d,)
 
 
+class Messages(NamedTuple):
+    """What a node sends in one exchange, and from whom it receives.
+
+    One payload for several nodes, the same object, is encoded once. All payloads of an exchange have the same shapes
+    and dtypes, whoever sends them.
+    """
+
+    to: Mapping[int, Payload]
+    sources: tuple[int, ...]
+    like: Payload  # what is received has its shapes and dtypes
+
+    @classmethod
+    def alike(cls, payload: Payload, to: tuple[int, ...], sources: tuple[int, ...]) -> "Messages":
+        """The same payload to each of `to`."""
+        return cls(dict.fromkeys(to, payload), sources, payload)
+
+    @property
+    def sent(self) -> list[Payload]:
+        """The payloads that are sent to somebody, each once."""
+        return [*{id(payload): payload for payload in self.to.values()}.values()]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Exchange(Effect[Mapping[int, Payload]]):
-    """Send `payload` to each of `neighbors` and receive one of the same shape from each: synchronous gossip."""
+    """Send and receive: synchronous gossip. Answered by what came, by its sender."""
 
-    payload: Payload
-    neighbors: tuple[int, ...]
+    messages: Messages
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Post(Effect[Ticket]):
     """Begin an exchange and go on at once: communication behind computation."""
 
-    payload: Payload
-    neighbors: tuple[int, ...]
+    messages: Messages
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,12 +193,51 @@ class Peer:
         return await Gradient(at)
 
     async def exchange(self, payload: Payload, turn: int | None = None) -> Mapping[int, Payload]:
-        """Send `payload` to my neighbors of this turn and receive theirs."""
-        return await Exchange(payload, self.row(turn).sources)
+        """Send `payload` to whom I send in this turn, and receive from this turn's sources."""
+        row = self.row(turn)
+        return await Exchange(Messages.alike(payload, row.to, row.sources))
 
     async def post(self, payload: Payload, turn: int | None = None) -> Ticket:
-        """Begin an exchange with my neighbors of this turn; `collect` finishes it."""
-        return await Post(payload, self.row(turn).sources)
+        """Begin such an exchange; `collect` finishes it."""
+        row = self.row(turn)
+        return await Post(Messages.alike(payload, row.to, row.sources))
+
+    async def exchange_each(
+        self, payloads: Mapping[int, Payload], turn: int | None = None, *, like: Payload | None = None
+    ) -> Mapping[int, Payload]:
+        """Send each node that I send to in this turn a payload of its own, and receive from this turn's sources.
+
+        Args:
+            payloads: by receiver, of the same shapes and dtypes at all nodes.
+            turn: of the schedule.
+            like: a payload of these shapes and dtypes; needed where a node receives and does not send.
+
+        Raises:
+            ValueError: not exactly this turn's receivers, or nothing tells the shape of what comes.
+        """
+        return await Exchange(self._each(payloads, turn, like))
+
+    async def post_each(
+        self, payloads: Mapping[int, Payload], turn: int | None = None, *, like: Payload | None = None
+    ) -> Ticket:
+        """Begin such an exchange; `collect` finishes it."""
+        return await Post(self._each(payloads, turn, like))
+
+    def _each(self, payloads: Mapping[int, Payload], turn: int | None, like: Payload | None) -> Messages:
+        row = self.row(turn)
+        if payloads.keys() != {*row.to}:
+            raise ValueError(
+                f"node {self.node} has payloads for {sorted(payloads)} and sends to {[*row.to]} in this turn; "
+                "required: one for each of these"
+            )
+        if like is None:
+            like = next(iter(payloads.values()), None)
+        if like is None and row.sources:
+            raise ValueError(
+                f"node {self.node} receives from {[*row.sources]} in this turn and sends to nobody, so nothing tells "
+                "the shapes of what comes; give exchange_each or post_each a payload like it"
+            )
+        return Messages(dict(payloads), row.sources, like or ())
 
     async def collect(self, ticket: Ticket) -> Mapping[int, Payload]:
         return await Collect(ticket)

@@ -11,7 +11,18 @@ from mypy import api
 from torch import Tensor
 
 from decentral import peer as waist
-from decentral.peer import Block, Effect, Exchange, Gradient, LossAndGradient, Peer, Post, Ticket, weighted_sum
+from decentral.peer import (
+    Block,
+    Effect,
+    Exchange,
+    Gradient,
+    LossAndGradient,
+    Messages,
+    Peer,
+    Post,
+    Ticket,
+    weighted_sum,
+)
 from decentral.topology.mixing import Row
 from decentral.transport.lockstep import LockstepDriver
 
@@ -37,8 +48,8 @@ from decentral.topology.mixing import Row
 
 async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Gradient(x), LossAndGradient)
-    assert_type(await Exchange((x,), (1,)), Mapping[int, Payload])
-    assert_type(await Post((x,), (1,)), Ticket)
+    assert_type(await Exchange(Messages.alike((x,), (1,), (1,))), Mapping[int, Payload])
+    assert_type(await Post(Messages({1: (x,)}, (1,), (x,))), Ticket)
     assert_type(await Collect(ticket), Mapping[int, Payload])
     assert_type(await Mix(x, Row(0, {0: 1.0}, ())), None)
     assert_type(await Send(1, (x,)), None)
@@ -50,6 +61,8 @@ async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
     assert_type(await peer.gradient(x), LossAndGradient)
     assert_type(await peer.exchange((x,)), Mapping[int, Payload])
     assert_type(await peer.post((x,), 2), Ticket)
+    assert_type(await peer.exchange_each({1: (x,)}, like=(x,)), Mapping[int, Payload])
+    assert_type(await peer.post_each({1: (x,)}, 2), Ticket)
     assert_type(await peer.collect(ticket), Mapping[int, Payload])
     assert_type(await peer.all_reduce(x), Tensor)
     assert_type(await peer.mix(x), Tensor)
@@ -59,16 +72,18 @@ async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
 # Each line is a mistake that an author of algorithms could make; each must be an error of its own.
 MISTAKES = """
 from torch import Tensor
-from decentral.peer import AllReduce, Exchange, Gradient, Peer, Post
+from decentral.peer import AllReduce, Exchange, Gradient, Messages, Peer, Post
 
 async def mistakes(x: Tensor, peer: Peer) -> None:
     loss, gradient, more = await peer.gradient(x)
     a: Tensor = peer.gradient(x)
     b: Tensor = await peer.exchange((x,))
-    c: Tensor = (await Post((x,), (1,))).payload
+    c: Tensor = (await peer.post((x,))).payload
     await peer.collect(3)
     await peer.exchange(x)
-    await Exchange((x,), "1")
+    await Exchange((x,), (1,))
+    await peer.exchange_each((x,))
+    await Post(Messages.alike((x,), "1", "1"))
     d: float = await AllReduce(x)
     await x
     peer.bytes_sent
@@ -108,9 +123,9 @@ def test_the_vocabulary_is_closed() -> None:
 
 
 def test_effects_are_frozen_and_without_a_dictionary() -> None:
-    effect = Exchange((torch.zeros(2),), (1,))
+    effect = Exchange(Messages.alike((torch.zeros(2),), (1,), (1,)))
     with pytest.raises(AttributeError):
-        effect.neighbors = (2,)  # type: ignore[misc]
+        effect.messages = effect.messages  # type: ignore[misc]
     assert not hasattr(effect, "__dict__")
 
 
@@ -124,16 +139,45 @@ def test_a_turn_is_the_round_unless_given() -> None:
 
     def rows(turn: int) -> Row:
         asked.append(turn)
-        return Row(0, {0: 0.5, turn + 1: 0.5}, (turn + 1,))
+        return Row(0, {0: 0.5, turn + 1: 0.5}, (turn + 2,))
 
     peer = Peer(0, 9, rows, round=4)
     effect = peer.exchange((torch.zeros(1),)).send(None)
     assert isinstance(effect, Exchange)
-    assert effect.neighbors == (5,)
+    assert (effect.messages.sources, [*effect.messages.to]) == ((5,), [6])
     effect = peer.post((torch.zeros(1),), turn=1).send(None)
     assert isinstance(effect, Post)
-    assert effect.neighbors == (2,)
+    assert (effect.messages.sources, [*effect.messages.to]) == ((2,), [3])
     assert asked == [4, 1]
+
+
+def directed(node: int = 0, sources: tuple[int, ...] = (1,), to: tuple[int, ...] = (2, 3)) -> Peer:
+    weights = dict(sorted(({node: 0.5} | dict.fromkeys(sources, 0.5)).items()))
+    return Peer(node, 4, lambda turn: Row(node, weights, to))
+
+
+def test_one_payload_for_all_is_one_object_and_each_may_have_its_own() -> None:
+    payload = (torch.zeros(1),)
+    effect = directed().exchange(payload).send(None)
+    assert isinstance(effect, Exchange)
+    assert effect.messages.sent == [payload]
+    assert all(sent is payload for sent in effect.messages.to.values())
+    each = {3: (torch.ones(1),), 2: (torch.zeros(1),)}
+    effect = directed().post_each(each).send(None)
+    assert isinstance(effect, Post)
+    assert effect.messages == (each, (1,), each[3])
+    effect = directed(to=()).exchange_each({}, like=payload).send(None)
+    assert isinstance(effect, Exchange)
+    assert effect.messages == ({}, (1,), payload)
+
+
+def test_payloads_that_are_not_for_exactly_the_receivers_are_refused() -> None:
+    payload = (torch.zeros(1),)
+    with pytest.raises(ValueError, match=r"node 0 has payloads for \[2\] and sends to \[2, 3\] in this turn; required"):
+        directed().exchange_each({2: payload}).send(None)
+    with pytest.raises(ValueError, match=r"node 0 receives from \[1\] in this turn and sends to nobody"):
+        directed(to=()).exchange_each({}).send(None)
+    assert isinstance(directed(sources=(), to=()).exchange_each({}).send(None), Exchange)
 
 
 def test_a_block_is_a_view_of_its_own_shape() -> None:

@@ -1,9 +1,10 @@
 """What a step will take: the bytes of a dry run, over a link and a machine whose rates are known.
 
-With S the bytes of a frame, d the neighbors of an exchange, B the link's rate in each direction, a its one-way latency,
-n the nodes, M the bytes of the model, m the machine's memory rate and l its rate of copying through a socket:
+With S the bytes of a frame, r the receivers and s the sources of an exchange, d the larger of the two, f its messages
+that differ, B the link's rate in each direction, a its one-way latency, n the nodes, M the bytes of the model, m the
+machine's memory rate and l its rate of copying through a socket:
 
-    exchange       wire max(d S / B, d S / l), latency a, mixing ((2 + d) S + 2 M) / m
+    exchange       wire max(d S / B, d S / l), latency a, mixing ((2 f + s) S + 2 M) / m
     all-reduce     2 (n-1) hops, wire c = max(M / (n B), M / (n l)) and latency max(h a - c / 2, 0) each,
                    mixing (4 + 3 (n-1)/n) M / m
     DDP            the same, bucket by bucket behind the backward pass
@@ -175,8 +176,10 @@ def _round(did: Round, setting: Setting) -> Prediction:
     compute_s = did.gradients * setting.compute_s
     wire_s = latency_s = mixing_s = hidden_s = 0.0
     for exchange in did.exchanges:
+        if not (exchange.receivers or exchange.sources):
+            continue
         wire, latency = _exchange(exchange, setting)
-        touched = (2 + exchange.neighbors) * exchange.frame_bytes + 2 * setting.model_bytes
+        touched = (2 * exchange.messages + exchange.sources) * exchange.frame_bytes + 2 * setting.model_bytes
         behind = did.gradients if exchange.behind is None else exchange.behind
         hidden_s += min(wire * (1 - _copying_share(setting)) + latency, behind * setting.compute_s)
         wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + touched * memory_s
@@ -189,9 +192,10 @@ def _round(did: Round, setting: Setting) -> Prediction:
 
 def _exchange(exchange: Exchanged, setting: Setting) -> tuple[float, float]:
     """Seconds on the wire, and of latency."""
-    if not exchange.neighbors or (setting.link is None and setting.shares_memory):
+    if setting.link is None and setting.shares_memory:
         return 0.0, 0.0
-    return _sent(exchange.neighbors * exchange.frame_bytes, setting), setting.link.latency_s if setting.link else 0.0
+    busier = max(exchange.receivers, exchange.sources)
+    return _sent(busier * exchange.frame_bytes, setting), setting.link.latency_s if setting.link else 0.0
 
 
 def _all_reduce(reduced: Reduced, setting: Setting) -> tuple[float, float]:

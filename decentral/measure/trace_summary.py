@@ -29,8 +29,8 @@ class RankSummary(Document):
     """By category, each moment counted once, with the innermost span; `other` is the rest, so they add up to 1."""
     evaluation_s: float
     waited_ms: dict[int, float]
-    """By neighbor, the mean wait for one message. Neighbors are waited for in turn: while the first one is, the
-    messages of the others may arrive, so it bears what all have in common.
+    """By neighbor, the mean wait for one message, or until one was taken. Neighbors are waited for in turn: while the
+    first one is, the messages of the others may arrive, so it bears what all have in common.
     """
     slowest_neighbor: int | None
     """Whom it waited for the longest, all in all."""

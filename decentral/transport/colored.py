@@ -1,9 +1,10 @@
 """Links over two-rank process groups that are used in one global order of edges: how NCCL is used without deadlock.
 
 Several communicators on one GPU need an order that all ranks agree on. Color the edges so that those of one color are a
-matching, and let every rank perform its exchanges color by color, both directions of an edge as one operation. Then no
-rank can wait for ever: of all operations that are still to be done take the first in the order (exchange, color). Both
-its ends have done all that comes before, so both are at it, and it goes through. The edges of one color run at once.
+matching, and let every rank perform its exchanges color by color, whatever goes over an edge as one operation: one
+direction, or both. Then no rank can wait for ever: of all operations that are still to be done take the first in the
+order (exchange, color). Both its ends know of it, from their rows of the mixing matrix, and have done all that comes
+before, so both are at it, and it goes through. The edges of one color run at once.
 
 The host waits for nothing here: transfers are put on a side stream, and the computation's stream waits for a mark in
 it. Headers are copied to the host behind the transfer and checked when they are there, which is an exchange or two
@@ -77,8 +78,7 @@ class SideOutbox(Outbox):
 
 class _Unchecked(NamedTuple):
     done: Mark
-    header: Tensor
-    expected: Stamp
+    header: tuple[Tensor, Stamp] | None  # of the frame that came in, and what is waited for; None if none came
 
 
 class ColoredLink(Link):
@@ -107,39 +107,49 @@ class ColoredLink(Link):
         self._swap(self._side.memory(1), self._side.memory(1), connect_s)
         self._wait_for(self._side.mark(), connect_s)
 
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:  # noqa: ARG002  the side is always beside
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:  # noqa: ARG002  the side is always beside
         self._keep_up()
-        free = self._free.get(outgoing.numel())
-        incoming = free.pop() if free else self._side.memory(outgoing.numel())
-        header = self._side.notes(min(HEADER_BYTES, outgoing.numel()))
-        self._swap(outgoing, incoming, self._timeout_s, header)
+        if not incoming:
+            self._swap(outgoing, None, self._timeout_s)
+            return partial(self._finish, self._side.mark(), None)
+        free = self._free.get(incoming)
+        frame = free.pop() if free else self._side.memory(incoming)
+        header = self._side.notes(min(HEADER_BYTES, incoming))
+        self._swap(outgoing, frame, self._timeout_s, header)
         done = self._side.mark()
-        self._headers[incoming.data_ptr()] = done, header
-        return partial(self._finish, done, incoming)
+        self._headers[frame.data_ptr()] = done, header
+        return partial(self._finish, done, frame)
 
-    def _swap(self, outgoing: Tensor, incoming: Tensor, timeout_s: float, header: Tensor | None = None) -> None:
+    def _swap(
+        self, outgoing: Tensor | None, incoming: Tensor | None, timeout_s: float, header: Tensor | None = None
+    ) -> None:
         try:
             with self._side.entered():
-                for work in _both_ways(self._group, outgoing, incoming, self._other):
+                for work in _as_one(self._group, outgoing, incoming, self._other):
                     self._side.follow(work, timeout_s)
-                if header is not None:
+                if header is not None and incoming is not None:
                     header.copy_(incoming[:HEADER_BYTES], non_blocking=True)
         except RuntimeError as error:
             self._broken = True
             raise BrokenLinkError(told(error)) from error
 
-    def _finish(self, done: Mark, incoming: Tensor, timeout_s: float) -> Tensor:  # noqa: ARG002  no waiting here
+    def _finish(self, done: Mark, incoming: Tensor | None, timeout_s: float) -> Tensor | None:  # noqa: ARG002  no waiting here
         self._side.hold(done)
+        if incoming is None:
+            self._unchecked.append(_Unchecked(done, None))
         return incoming
 
     def check(self, frame: Tensor, expected: Stamp) -> None:
         done, header = self._headers.pop(frame.data_ptr())
-        self._unchecked.append(_Unchecked(done, header, expected))
+        self._unchecked.append(_Unchecked(done, (header, expected)))
         self._check_what_is_there()
 
     def _check_what_is_there(self) -> None:
         while self._unchecked and self._unchecked[0].done.query():
-            _, header, expected = self._unchecked.popleft()
+            _, came = self._unchecked.popleft()
+            if came is None:
+                continue
+            header, expected = came
             try:
                 check_header(header.numpy().tobytes(), expected)
             except FrameError as error:
@@ -215,14 +225,17 @@ class ColoredCircle(Circle):
         self._group = self._done = None
 
 
-def _both_ways(group: Any, outgoing: Tensor, incoming: Tensor, other: int) -> list[Any]:
-    """Begin to send and to receive as one operation, where the engine has such; what is to be waited for."""
-    if not group.supports_coalescing:
-        return [group.recv([incoming], other, 0), group.send([outgoing], other, 0)]
-    group._start_coalescing()
-    group.recv([incoming], other, 0)
-    group.send([outgoing], other, 0)
-    return [group._end_coalescing()]
+def _as_one(group: Any, outgoing: Tensor | None, incoming: Tensor | None, other: int) -> list[Any]:
+    """Begin to send, to receive, or both as one operation, where the engine has such; what is to be waited for."""
+    together = group.supports_coalescing
+    if together:
+        group._start_coalescing()
+    begun = []
+    if incoming is not None:
+        begun.append(group.recv([incoming], other, 0))
+    if outgoing is not None:
+        begun.append(group.send([outgoing], other, 0))
+    return [group._end_coalescing()] if together else begun
 
 
 def wait_for(mark: Mark, timeout_s: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from decentral.peer import AllReduce, Effect, LossAndGradient, Payload
@@ -110,7 +111,36 @@ def versions(payload: Payload) -> tuple[int, ...]:
     return tuple(tensor._version for tensor in payload)
 
 
-def check_untouched(payload: Payload, posted: tuple[int, ...], node: int) -> None:
-    """Raise if a posted payload changed before it was collected: another transport would have sent half of each."""
-    if versions(payload) != posted:
-        raise RuntimeError(f"node {node} changed a payload between Post and Collect; post a clone, or change it later")
+def check_untouched(payload: Payload, posted: tuple[int, ...], node: int, sent: Payload) -> None:
+    """Raise if a posted payload changed before it was collected: another transport would have sent half of each.
+
+    Args:
+        payload: as it is now.
+        posted: its versions when it was posted.
+        node: whose.
+        sent: a copy made then, of the views in it at least. A write to another part of the tensor that they view counts
+            as a write to them, so it is their numbers that decide.
+    """
+    for tensor, version, copy in zip(payload, posted, sent, strict=True):
+        if tensor._version != version and not (tensor._is_view() and _same_bits(tensor, copy)):
+            raise RuntimeError(
+                f"node {node} changed a payload between Post and Collect; post a clone, or change it later"
+            )
+
+
+def _same_bits(tensor: Tensor, copy: Tensor) -> bool:
+    one, other = (each.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for each in (tensor, copy))
+    return torch.equal(one, other)
+
+
+def check_alike(payload: Payload, like: Payload, sender: int, receiver: int) -> None:
+    """Raise where two payloads of one exchange differ in shape or dtype: a real process would be killed by it."""
+    if payload is not like and (found := _kinds(payload)) != (expected := _kinds(like)):
+        raise RuntimeError(
+            f"node {sender} sent {found} to node {receiver} in an exchange of {expected}; all payloads of an exchange "
+            "must be tensors of the same shapes and dtypes"
+        )
+
+
+def _kinds(payload: Payload) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    return [(tuple(tensor.shape), tensor.dtype) for tensor in payload]

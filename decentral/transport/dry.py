@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Mix, Payload, Post, Ticket
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Exchange,
+    Gradient,
+    LossAndGradient,
+    Messages,
+    Mix,
+    Payload,
+    Post,
+    Ticket,
+)
 from decentral.transport.driver import Finished, Step, all_reduce_bytes, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
@@ -18,8 +29,10 @@ from decentral.transport.frames import HEADER_BYTES, payload_bytes
 class Exchanged:
     """One exchange of a round in which it began."""
 
-    neighbors: int
-    frame_bytes: int  # of the message to each of them, header included
+    receivers: int  # of its messages
+    sources: int  # of those that it waits for
+    frame_bytes: int  # of each message, header included
+    messages: int  # that differ: one message to all is encoded once
     behind: int | None = None  # gradients computed between its beginning and its end; None: nobody waits for its end
 
 
@@ -42,7 +55,7 @@ class Round:
     @property
     def bytes_sent(self) -> int:
         """To neighbors; reductions are not among them."""
-        return sum(exchange.neighbors * exchange.frame_bytes for exchange in self.exchanges)
+        return sum(exchange.receivers * exchange.frame_bytes for exchange in self.exchanges)
 
 
 class DryNode:
@@ -59,7 +72,7 @@ class DryNode:
         self.rounds: list[Round] = []
         self._nodes = nodes
         self._gradients = 0  # in all rounds
-        self._posted: dict[Ticket, tuple[Payload, tuple[int, ...], Exchanged, int]] = {}
+        self._posted: dict[Ticket, tuple[Messages, Exchanged, int]] = {}
 
     def advance(self, step: Step) -> None:
         """Run one step to its end."""
@@ -71,35 +84,35 @@ class DryNode:
                     self._gradients += 1
                     self.rounds[-1].gradients += 1
                     answer = LossAndGradient(torch.empty((), device="meta"), torch.empty_like(at))
-                case Exchange(payload=payload, neighbors=neighbors):
-                    answer = self._collect(self._post(payload, neighbors))
-                case Post(payload=payload, neighbors=neighbors):
-                    answer = self._post(payload, neighbors)
+                case Exchange(messages=messages):
+                    answer = self._collect(self._post(messages))
+                case Post(messages=messages):
+                    answer = self._post(messages)
                 case Collect(ticket=ticket):
                     answer = self._collect(ticket)
                 case Mix(x=x, row=row):
-                    self._collect(self._post((x,), row.sources))
+                    self._collect(self._post(Messages.alike((x,), row.to, row.sources)))
                     answer = None
                 case AllReduce():
                     answer = self._all_reduced(asked)
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
-        self.messages_sent += len(neighbors)
-        size = HEADER_BYTES + payload_bytes(payload)
-        self.bytes_sent += len(neighbors) * size
+    def _post(self, messages: Messages) -> Ticket:
+        self.messages_sent += len(messages.to)
+        size = HEADER_BYTES + payload_bytes(messages.like)
+        exchange = Exchanged(len(messages.to), len(messages.sources), size, len(messages.sent))
+        self.bytes_sent += exchange.receivers * size
         self.largest_frame = max(self.largest_frame, size)
         ticket = Ticket(len(self._posted))
-        exchange = Exchanged(len(neighbors), size)
         self.rounds[-1].exchanges.append(exchange)
-        self._posted[ticket] = payload, neighbors, exchange, self._gradients
+        self._posted[ticket] = messages, exchange, self._gradients
         return ticket
 
     def _collect(self, ticket: Ticket) -> dict[int, Payload]:
-        payload, neighbors, exchange, gradients = self._posted[ticket]
+        messages, exchange, gradients = self._posted[ticket]
         exchange.behind = self._gradients - gradients
-        return dict.fromkeys(neighbors, payload)
+        return dict.fromkeys(messages.sources, messages.like)
 
     def _all_reduced(self, asked: AllReduce) -> Tensor:
         together = self._nodes if asked.among is None else len(asked.among)

@@ -38,6 +38,11 @@ class Stamp(NamedTuple):
     signature: int  # CRC of the payload's shapes and dtypes
     payload_bytes: int
 
+    @property
+    def frame_bytes(self) -> int:
+        """Of the message, header included."""
+        return HEADER_BYTES + self.payload_bytes
+
     def pack(self) -> bytes:
         """The 64 header bytes: magic, version, checksum of the fields, the fields, padding."""
         fields = _FIELDS.pack(*self)

@@ -2,12 +2,14 @@
 
 A timeout in gloo closes every connection of its group; in a group of two that is this edge alone (measured with torch
 2.13). Receives are posted before sends, a round ahead where the largest message is known: on a slow link that is 1.7
-times faster, since gloo's receive-ready notice would queue behind our own outgoing data.
+times faster, since gloo's receive-ready notice would queue behind our own outgoing data. A direction is posted ahead
+from its first message on, so one that is never used takes no memory.
 """
 
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -43,21 +45,24 @@ class GlooLink(Link):
         self._ahead: deque[tuple[Tensor, Any]] = deque()  # posted before their exchange began
         self._free: dict[int, list[Tensor]] = {}  # by size
         self._lent: dict[int, Tensor] = {}  # the buffer of each frame that is out, by its address
-        if largest:
-            self._ahead.append(self._receive(largest))
 
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:  # noqa: ARG002  gloo has threads of its own
-        if 0 < self._largest < outgoing.numel():
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:  # noqa: ARG002  gloo has threads of its own
+        size = incoming if outgoing is None else outgoing.numel()
+        if 0 < self._largest < size:
             raise RuntimeError(
-                f"a message of {outgoing.numel()} bytes where {self._largest} were announced; a payload must have the "
+                f"a message of {size} bytes where {self._largest} were announced; a payload must have the "
                 "same shapes and dtypes in every round"
             )
+        transfers, buffer = [], None
         try:
-            buffer, receive = self._ahead.popleft() if self._ahead else self._receive(outgoing.numel())
-            send = self._group.send([outgoing], self._other, 0)
+            if incoming:
+                buffer, receive = self._ahead.popleft() if self._ahead else self._receive(incoming)
+                transfers.append(receive)
+            if outgoing is not None:
+                transfers.append(self._group.send([outgoing], self._other, 0))
         except RuntimeError as error:
             raise BrokenLinkError(told(error)) from error
-        return partial(self._finish, receive, send, buffer, outgoing.numel())
+        return partial(self._finish, transfers, buffer, incoming)
 
     def _receive(self, size: int) -> tuple[Tensor, Any]:
         # A message longer than its buffer kills the process, and a shorter one is taken as it is.
@@ -66,13 +71,15 @@ class GlooLink(Link):
         buffer = free.pop() if free else torch.zeros(size, dtype=torch.uint8)
         return buffer, self._group.recv([buffer], self._other, 0)
 
-    def _finish(self, receive: Any, send: Any, buffer: Tensor, size: int, timeout_s: float) -> Tensor:
+    def _finish(self, transfers: Sequence[Any], buffer: Tensor | None, size: int, timeout_s: float) -> Tensor | None:
         deadline = monotonic() + timeout_s
         try:
-            for transfer in (receive, send):
+            for transfer in transfers:
                 transfer.wait(timedelta(seconds=max(deadline - monotonic(), 0.001)))
         except RuntimeError as error:
             raise BrokenLinkError(told(error)) from error
+        if buffer is None:
+            return None
         self._lent[buffer.data_ptr()] = buffer
         return buffer[:size]
 

@@ -21,25 +21,31 @@ class BrokenLinkError(Exception):
     """A link failed; the text says how, in a few words."""
 
 
-Finish = Callable[[float], Tensor]
-"""Waits, for at most so many seconds, until one pair of frames is through; returns the one that came in, `(bytes,)`
-uint8, to be given back by `release`. Raises BrokenLinkError: the neighbor is gone, or stayed silent."""
+Finish = Callable[[float], Tensor | None]
+"""Waits, for at most so many seconds, until what was begun is through; returns the frame that came in, `(bytes,)`
+uint8, to be given back by `release`, or None where none was due. Raises BrokenLinkError: the neighbor is gone, or
+stayed silent."""
 
 
 class Link(ABC):
-    """Carries frames to and from one neighbor, first in, first out."""
+    """Carries frames to and from one neighbor, first in, first out.
+
+    Both ends know, for each exchange, whether the link is used in it, and in which directions.
+    """
 
     name: str
 
     @abstractmethod
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:
-        """Begin to send `outgoing: (bytes,)` uint8, of the node's outbox, and to receive one of the same size.
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
+        """Begin to send a frame, to receive one, or both.
 
         Args:
+            outgoing: `(bytes,)` uint8, of the node's outbox; None to send nothing.
+            incoming: bytes of the frame to receive, which are as many as of an outgoing one; 0 to receive nothing.
             overlapped: whether the node computes in between; else it waits at once.
 
         Returns:
-            What waits for this pair. Pairs may be waited for in any order, or never.
+            What waits for this exchange. Exchanges may be waited for in any order, or never.
 
         Raises:
             BrokenLinkError: the neighbor is gone.
@@ -54,7 +60,7 @@ class Link(ABC):
         check_header(frame[:HEADER_BYTES].numpy().tobytes(), expected)
 
     def settle(self, timeout_s: float) -> None:  # noqa: B027  most links leave nothing under way
-        """Wait until all pairs that were waited for are through and checked, where that goes on behind the host.
+        """Wait until all exchanges that were waited for are through and checked, where that goes on behind the host.
 
         Raises:
             BrokenLinkError: they were not, within `timeout_s` seconds.

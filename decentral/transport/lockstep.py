@@ -7,7 +7,7 @@ the frames of a link say it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from decentral.peer import (
     Effect,
     Exchange,
     Gradient,
+    Messages,
     Mix,
     Payload,
     Post,
@@ -31,6 +32,7 @@ from decentral.transport.driver import (
     GradientAt,
     Step,
     all_reduce_bytes,
+    check_alike,
     check_untouched,
     members,
     proceed,
@@ -45,11 +47,17 @@ class DeadlockError(RuntimeError):
     """No node can go on; the text names who waits for whom."""
 
 
-@dataclass(slots=True)
-class _Posted:
+class _Sent(NamedTuple):
     payload: Payload
     versions: tuple[int, ...]
-    neighbors: tuple[int, ...]
+    copy: Payload  # of the views in it
+
+
+@dataclass(slots=True)
+class _Posted:
+    node: int
+    messages: Messages
+    sent: list[_Sent]
     place: tuple[int, int]  # the round, and how many exchanges the node began in it before
 
 
@@ -105,14 +113,15 @@ class LockstepDriver(Driver):
                 raise DeadlockError(f"round {round}: {self._who_waits(waiting)}")
             for node in answers:
                 del waiting[node]
+        self._check_all_taken()
         return losses
 
     def _begun(self, node: int, asked: Effect[Any]) -> Effect[Any]:
         """Put an exchange's messages into the mail; what is left to wait for is its Collect."""
         if isinstance(asked, Exchange):
-            return Collect(self._post(node, asked.payload, asked.neighbors))
+            return Collect(self._post(node, asked.messages))
         if isinstance(asked, Mix):
-            self._mixing[node] = self._post(node, (asked.x,), asked.row.sources)
+            self._mixing[node] = self._post(node, Messages.alike((asked.x,), asked.row.to, asked.row.sources))
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
@@ -126,8 +135,8 @@ class LockstepDriver(Driver):
                 answer = self._gradients[node](at)
                 self._lend(answer.gradient)
                 return answer
-            case Post(payload=payload, neighbors=neighbors):
-                return self._post(node, payload, neighbors)
+            case Post(messages=messages):
+                return self._post(node, messages)
             case Collect(ticket=ticket):
                 return self._collect(node, ticket)
             case Mix():
@@ -137,26 +146,30 @@ class LockstepDriver(Driver):
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
 
-    def _post(self, node: int, payload: Payload, neighbors: tuple[int, ...]) -> Ticket:
+    def _post(self, node: int, messages: Messages) -> Ticket:
         place = self._round, self._exchanges[node]
         self._exchanges[node] += 1
-        for neighbor in neighbors:
-            self._mail[node, neighbor, place] = tuple(tensor.clone() for tensor in payload)
-        self.bytes_sent[node] += len(neighbors) * (HEADER_BYTES + payload_bytes(payload))
+        for receiver, payload in messages.to.items():
+            check_alike(payload, messages.like, node, receiver)
+            self._mail[node, receiver, place] = tuple(tensor.clone() for tensor in payload)
+        self.bytes_sent[node] += len(messages.to) * (HEADER_BYTES + payload_bytes(messages.like))
         self._tickets += 1
         ticket = Ticket(self._tickets)
-        self._posted[ticket] = _Posted(payload, versions(payload), neighbors, place)
+        sent = [_Sent(payload, versions(payload), _copied_views(payload)) for payload in messages.sent]
+        self._posted[ticket] = _Posted(node, messages, sent, place)
         return ticket
 
     def _collect(self, node: int, ticket: Ticket) -> Any:
         posted = self._posted[ticket]
         if self._missing(node, posted):
             return _NOT_YET
-        check_untouched(posted.payload, posted.versions, node)
+        for sent in posted.sent:
+            check_untouched(sent.payload, sent.versions, node, sent.copy)
         del self._posted[ticket]
-        received = {neighbor: self._mail.pop((neighbor, node, posted.place)) for neighbor in sorted(posted.neighbors)}
-        for neighbor, payload in received.items():
-            _check_alike(payload, neighbor, posted.payload, node)
+        sources = sorted(posted.messages.sources)
+        received = {sender: self._mail.pop((sender, node, posted.place)) for sender in sources}
+        for sender, payload in received.items():
+            check_alike(payload, posted.messages.like, sender, node)
         self._lend(*(tensor for payload in received.values() for tensor in payload))
         self._given += [(node, payload, versions(payload)) for payload in received.values()]
         return received
@@ -168,8 +181,19 @@ class LockstepDriver(Driver):
         weighted_sum(asked.row.weights, first_tensors(node, asked.x, received), out=asked.x)
         return None
 
+    def _check_all_taken(self) -> None:
+        """Raise if a node sent to one that does not receive: on real links it would wait in vain."""
+        if not self._mail:
+            return
+        expected = {(j, due.node, due.place) for due in self._posted.values() for j in due.messages.sources}
+        for sender, receiver, (round, sequence) in self._mail.keys() - expected:
+            raise RuntimeError(
+                f"node {sender} sent node {receiver} a message that it does not receive (exchange {sequence} of round "
+                f"{round}); whom a node receives from is its row's sources, and whom it sends to its row's `to`"
+            )
+
     def _missing(self, node: int, posted: _Posted) -> list[int]:
-        return [neighbor for neighbor in posted.neighbors if (neighbor, node, posted.place) not in self._mail]
+        return [sender for sender in posted.messages.sources if (sender, node, posted.place) not in self._mail]
 
     def _all_reduced(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
         """The means among nodes of whom all have asked."""
@@ -231,17 +255,8 @@ class LockstepDriver(Driver):
         self._given.clear()
 
 
-def _check_alike(received: Payload, sender: int, own: Payload, node: int) -> None:
-    """Raise where the two ends of an exchange differ in shape or dtype: a real process would be killed by it."""
-    if (found := _kinds(received)) != (expected := _kinds(own)):
-        raise RuntimeError(
-            f"node {sender} sent {found} to node {node}, which sent {expected}; "
-            "both ends of an exchange must send tensors of the same shapes and dtypes"
-        )
-
-
-def _kinds(payload: Payload) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    return [(tuple(tensor.shape), tensor.dtype) for tensor in payload]
+def _copied_views(payload: Payload) -> Payload:
+    return tuple(tensor.clone() if tensor._is_view() else tensor for tensor in payload)
 
 
 def _mean(vectors: list[Tensor]) -> Tensor:

@@ -203,18 +203,20 @@ class MPILink(Link):
         self._free: dict[int, list[int]] = {}  # by size, buffers that nothing is received into
         self._ahead: deque[int] = deque()  # buffers posted before their exchange began
         self._active: set[int] = set()  # buffers that MPI may write to
-        if largest:
-            self._ahead.append(self._receive(largest))
 
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
+        requests, address = [], None
         try:
-            address = self._ahead.popleft() if self._ahead else self._receive(outgoing.numel())
-            send = self._send(outgoing)
+            if incoming:
+                address = self._ahead.popleft() if self._ahead else self._receive(incoming)
+                requests.append(self._receives[address][1])
+            if outgoing is not None:
+                requests.append(self._send(outgoing))
         except self._office.errors() as error:
             raise self._office.broken(error) from error
         if overlapped:
             self._office.overlap(+1)
-        return partial(self._finish, address, send, outgoing.numel(), overlapped)
+        return partial(self._finish, requests, address, incoming, overlapped)
 
     def _send(self, frame: Tensor) -> Any:
         address = frame.data_ptr()
@@ -236,13 +238,16 @@ class MPILink(Link):
         self._active.add(address)
         return address
 
-    def _finish(self, address: int, send: Any, size: int, overlapped: bool, timeout_s: float) -> Tensor:
+    def _finish(
+        self, requests: Sequence[Any], address: int | None, size: int, overlapped: bool, timeout_s: float
+    ) -> Tensor | None:
         if overlapped:
             self._office.overlap(-1)
-        buffer, receive = self._receives[address]
-        self._office.wait([receive, send], timeout_s)
+        self._office.wait(requests, timeout_s)
+        if address is None:
+            return None
         self._active.discard(address)
-        return buffer[:size]
+        return self._receives[address][0][:size]
 
     def release(self, frame: Tensor) -> None:
         address = frame.data_ptr()

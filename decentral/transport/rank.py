@@ -1,7 +1,6 @@
 """The rank driver: one node in one real process, its effects performed over links to its neighbors."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -10,55 +9,14 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import (
-    AllReduce,
-    Collect,
-    Effect,
-    Exchange,
-    Gradient,
-    Mix,
-    Payload,
-    Post,
-    Ticket,
-    first_tensors,
-    weighted_sum,
-)
-from decentral.transport.driver import (
-    Driver,
-    Finished,
-    GradientAt,
-    Step,
-    all_reduce_bytes,
-    check_untouched,
-    members,
-    proceed,
-    versions,
-)
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Mix, Post
+from decentral.transport.driver import Driver, Finished, GradientAt, Step, all_reduce_bytes, members, proceed
 from decentral.transport.everyone import Circle, Everyone
-from decentral.transport.frames import (
-    HEADER_BYTES,
-    FrameError,
-    Stamp,
-    payload_bytes,
-    payload_views,
-    signature,
-)
-from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, Outbox
-from decentral.transport.shared import SharedOutbox
-from decentral.transport.staging import Staging
+from decentral.transport.exchanges import Exchanges, human_bytes
+from decentral.transport.links import BrokenLinkError
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Posted:
-    payload: Payload
-    versions: tuple[int, ...]
-    stamp: Stamp
-    outgoing: list[tuple[Outbox, Tensor]]  # the same frame in each kind of memory that links send from
-    incoming: dict[int, Finish | None]  # by neighbor, what waits for its frame, once it is begun
-    moves: bool  # the payload is a vector that has other memory before it changes: it may be sent from where it lies
 
 
 class RankDriver(Driver):
@@ -91,22 +49,15 @@ class RankDriver(Driver):
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
-        self._wires, self._links = wires, wires.links
+        self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
         self._circle = circle or (lambda _: everyone)
         self._circles: dict[tuple[int, ...], Circle] = {}
-        self._staging = Staging()
         self._sums: list[Tensor] = []  # one for each AllReduce of a round
         self._reduced = 0  # in this round
-        self._run, self._epoch = run, epoch
         self._timeout_s = timeout_s
         self._round = 0
-        self._sequence = 0  # exchanges begun in this round
-        self._posted: dict[Ticket, _Posted] = {}
-        self._tickets = 0
-        self._sent: list[tuple[Outbox, Tensor]] = []  # frames of this round's exchanges that are through
-        self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         step = steps[self._node]
@@ -122,143 +73,36 @@ class RankDriver(Driver):
 
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
-        self._round, self._sequence, self._reduced = round, 0, 0
+        self._round, self._reduced = round, 0
+        self._exchanges.begin_round(round)
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
-        for link, frame in self._lent:
-            link.release(frame)
-        for outbox, frame in self._sent:
-            outbox.give_back(frame)
-        self._lent.clear()
-        self._sent.clear()
+        self._exchanges.end_round()
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
-            case Exchange(payload=payload, neighbors=neighbors):
-                return self._collect(self._post(payload, neighbors, overlapped=False), "Exchange")
-            case Post(payload=payload, neighbors=neighbors):
-                return self._post(payload, neighbors, overlapped=True)
+            case Exchange(messages=messages):
+                return self._exchanges.collect(self._exchanges.post(messages, overlapped=False), "Exchange")
+            case Post(messages=messages):
+                return self._exchanges.post(messages, overlapped=True)
             case Collect(ticket=ticket):
-                return self._collect(ticket, "Collect")
+                return self._exchanges.collect(ticket, "Collect")
             case Mix():
-                self._mix(asked)
+                self._exchanges.mix(asked)
                 return None
             case AllReduce():
                 return self._reduce(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
-    def _post(self, payload: Payload, neighbors: tuple[int, ...], overlapped: bool, moves: bool = False) -> Ticket:
-        self._tickets += 1
-        ticket = Ticket(self._tickets)
-        stamp = self._stamp(payload)
-        self._posted[ticket] = posted = _Posted(payload, versions(payload), stamp, [], dict.fromkeys(neighbors), moves)
-        for bundle in self._wires.bundles:
-            # In the order of the bundle's links, which some of them depend on.
-            if meant := [neighbor for neighbor in bundle.links if neighbor in posted.incoming]:
-                self._send(meant, bundle.outbox, posted, overlapped)
-        self.bytes_sent[self._node] += len(neighbors) * (HEADER_BYTES + stamp.payload_bytes)
-        self._sequence += 1
-        return ticket
-
-    def _send(self, neighbors: Sequence[int], outbox: Outbox, posted: _Posted, overlapped: bool) -> None:
-        frame = outbox.home(posted.payload[0]) if posted.moves else None
-        if frame is None:
-            frame = outbox.take(HEADER_BYTES + posted.stamp.payload_bytes)
-        posted.outgoing.append((outbox, frame))
-        self._staging.prepare(frame, posted.payload)
-        outbox.fill(frame, posted.stamp, posted.payload)
-        for neighbor in neighbors:
-            began = monotonic()
-            try:
-                posted.incoming[neighbor] = self._links[neighbor].start(frame, overlapped)
-            except BrokenLinkError as error:
-                raise self._lost(neighbor, "Post", frame.numel(), monotonic() - began, str(error)) from error
-
-    def _collect(self, ticket: Ticket, kind: str) -> Mapping[int, Payload]:
-        posted = self._posted[ticket]  # kept if a neighbor is lost: the others' frames may still be on their way
-        deadline = monotonic() + self._timeout_s
-        received = {}
-        for neighbor in posted.incoming:
-            frame = self._arrived(neighbor, posted, kind, deadline)
-            self._staging.prepare(frame, posted.payload)
-            received[neighbor] = self._staging.landed(payload_views(frame, posted.payload), posted.payload)
-        check_untouched(posted.payload, posted.versions, self._node)
-        del self._posted[ticket]
-        self._sent += posted.outgoing
-        return received
-
-    def _mix(self, asked: Mix) -> None:
-        x, weights = asked.x, asked.row.weights
-        received = self._collect(self._post((x,), asked.row.sources, overlapped=False, moves=True), "Mix")
-        if not received and weights[self._node] == 1:
-            return
-        vectors = first_tensors(self._node, x, received)
-        # Neighbors may read x in its frame for a while: the sum goes to another one, which x lies in from then on.
-        room = self._room(x)
-        if room is None:
-            weighted_sum(weights, vectors, out=x)
-        else:
-            x.set_(weighted_sum(weights, vectors, out=room))  # type: ignore[call-overload]
-
-    def _room(self, x: Tensor) -> Tensor | None:
-        """Memory for a vector like x, `(d,)`, that all neighbors can read where it is; None where they cannot."""
-        # A view would leave the vector that it is a part of.
-        if len(self._wires.bundles) != 1 or x.device.type != "cpu" or x._is_view():
-            return None
-        (bundle,) = self._wires.bundles
-        if not isinstance(bundle.outbox, SharedOutbox):
-            return None
-        return payload_views(bundle.outbox.take(HEADER_BYTES + payload_bytes((x,))), (x,))[0]
-
-    def _arrived(self, neighbor: int, posted: _Posted, kind: str, deadline: float) -> Tensor:
-        size, expected = HEADER_BYTES + posted.stamp.payload_bytes, posted.stamp._replace(sender=neighbor)
-        finish, link = posted.incoming[neighbor], self._links[neighbor]
-        assert finish is not None
-        try:
-            frame = finish(deadline - monotonic())
-            self._lent.append((link, frame))
-            link.check(frame, expected)
-        except BrokenLinkError as error:
-            waited_s = self._timeout_s - (deadline - monotonic())
-            raise self._lost(neighbor, kind, size, waited_s, str(error)) from error
-        except FrameError as error:
-            raise self._refused(neighbor, error) from error
-        return frame
-
-    def _refused(self, neighbor: int, error: FrameError) -> LostNeighborError:
-        return LostNeighborError(
-            f"node {self._node} refused a message of node {neighbor} in round {self._round}: {error}; "
-            "start every node with the same experiment"
-        )
-
     def settle(self) -> None:
-        deadline = monotonic() + self._timeout_s
-        for neighbor, link in self._links.items():
-            try:
-                link.settle(deadline - monotonic())
-            except BrokenLinkError as error:
-                waited_s = self._timeout_s - (deadline - monotonic())
-                raise self._lost(neighbor, "evaluation", 0, waited_s, str(error)) from error
-            except FrameError as error:
-                raise self._refused(neighbor, error) from error
+        self._exchanges.settle()
         for together, circle in self._circles.items():
             self._together("evaluation", 0, circle.settle, circle, together)
-
-    def _lost(self, neighbor: int, kind: str, nbytes: int, waited_s: float, how: str) -> LostNeighborError:
-        message = f"({kind}, {_human_bytes(nbytes)}, {self._links[neighbor].name})"
-        where = f"node {neighbor} in round {self._round}"
-        if how == NO_ANSWER:
-            return LostNeighborError(f"node {self._node} waited {waited_s:.1f} s for {where} {message}")
-        return LostNeighborError(f"node {self._node} lost {where} after {waited_s:.1f} s: {how} {message}")
-
-    def _stamp(self, payload: Payload) -> Stamp:
-        nbytes = payload_bytes(payload)
-        return Stamp(self._run, self._epoch, self._node, self._round, self._sequence, signature(payload), nbytes)
 
     def _reduce(self, asked: AllReduce) -> Tensor:
         together = members(asked, self._node, self._nodes)
@@ -294,7 +138,7 @@ class RankDriver(Driver):
             whom = "all nodes" if len(together) == self._nodes else f"nodes {', '.join(map(str, together))}"
             raise LostNeighborError(
                 f"node {self._node} waited {monotonic() - began:.1f} s for {whom} in round {self._round}: {error} "
-                f"({kind}, {_human_bytes(nbytes)}, {circle.name})"
+                f"({kind}, {human_bytes(nbytes)}, {circle.name})"
             ) from error
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
@@ -320,9 +164,7 @@ class RankDriver(Driver):
         self._together("start", x.nbytes, perform, self._everyone, self._all)
 
     def close(self) -> None:
-        self._staging.close()
-        self._wires.close()
-        self._posted.clear()
+        self._exchanges.close()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
 
@@ -330,7 +172,3 @@ class RankDriver(Driver):
 def _memory(x: Tensor, circle: Circle) -> torch.device | str:
     """Where a circle adds up what is at `x`."""
     return x.device if x.device.type == circle.place else circle.place
-
-
-def _human_bytes(nbytes: int) -> str:
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"

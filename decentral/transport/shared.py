@@ -2,8 +2,9 @@
 
 A node keeps its outgoing frames in slots, each an anonymous shared memory file of its own (memfd). What passes over an
 edge is a token of a few bytes on a Unix socket that says which slot is filled, and with the first token for a slot its
-file descriptor. The kernel wakes the waiting end, closes the socket of a process that dies, and frees the memory once
-nobody has it: no name is left behind, whoever is killed when.
+file descriptor. An end that sends no frame in an exchange sends an empty token, so that neither gets more than one
+exchange ahead of the other, whose memory then stays bounded. The kernel wakes the waiting end, closes the socket of a
+process that dies, and frees the memory once nobody has it: no name is left behind, whoever is killed when.
 """
 
 import fcntl
@@ -27,6 +28,7 @@ FLAGS_BYTES = 1 << 12
 """What a slot begins with: one byte for each reader, 1 once it has read the frame. A page, so frames are aligned."""
 
 _TOKEN = Struct("<IIQ")  # slot, the reader's flag, bytes of the frame
+_EMPTY = _TOKEN.pack(0, 0, 0)
 _HELLO = Struct("<16sI")  # the secret, the caller's node
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if sys.platform == "linux" else 0
 
@@ -131,32 +133,42 @@ class SharedLink(Link):
         self._known: set[int] = set()  # our slots whose descriptor the neighbor has
         self._slots: dict[int, tuple[Tensor, Tensor]] = {}  # the neighbor's slots: flags and frame
         self._lent: dict[int, Tensor] = {}  # by a frame's address, the flag to set when it was read
-        self._arrived: dict[int, Tensor] = {}  # by pair, frames that nobody has waited for yet
-        self._started, self._taken = 0, 0  # pairs so far, and tokens
+        self._arrived: dict[int, Tensor | None] = {}  # by exchange, what nobody has waited for yet
+        self._started, self._taken = 0, 0  # exchanges so far, and tokens
 
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:  # noqa: ARG002  nothing has to be moved along
-        slot = self._outbox.slot_of(outgoing)
-        token = _TOKEN.pack(slot.number, self._reader, outgoing.numel())
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:  # noqa: ARG002  nothing has to be moved along
         try:
-            if slot.number in self._known:
-                self._connection.send(token)
+            if outgoing is None:
+                self._connection.send(_EMPTY)
             else:
-                socket.send_fds(self._connection, [token], [slot.file])
-                self._known.add(slot.number)
+                self._tell(outgoing)
         except OSError as error:
             raise BrokenLinkError(_told(error)) from error
-        slot.readers.append(self._reader)
         self._started += 1
-        return partial(self._finish, self._started - 1)
+        return partial(self._finish, self._started - 1, incoming)
 
-    def _finish(self, pair: int, timeout_s: float) -> Tensor:
+    def _tell(self, outgoing: Tensor) -> None:
+        slot = self._outbox.slot_of(outgoing)
+        token = _TOKEN.pack(slot.number, self._reader, outgoing.numel())
+        if slot.number in self._known:
+            self._connection.send(token)
+        else:
+            socket.send_fds(self._connection, [token], [slot.file])
+            self._known.add(slot.number)
+        slot.readers.append(self._reader)
+
+    def _finish(self, exchange: int, incoming: int, timeout_s: float) -> Tensor | None:
         deadline = monotonic() + timeout_s
-        while pair not in self._arrived:
+        while exchange not in self._arrived:
             self._arrived[self._taken] = self._next(max(deadline - monotonic(), 1e-3))
             self._taken += 1
-        return self._arrived.pop(pair)
+        frame = self._arrived.pop(exchange)
+        if (frame is not None) != (incoming > 0):
+            due = f"{incoming} bytes" if incoming else "nothing"
+            raise BrokenLinkError(f"it sent {frame.numel() if frame is not None else 0} bytes where {due} was due")
+        return frame
 
-    def _next(self, timeout_s: float) -> Tensor:
+    def _next(self, timeout_s: float) -> Tensor | None:
         self._connection.settimeout(timeout_s)
         try:
             token, files, _, _ = socket.recv_fds(self._connection, _TOKEN.size, 1)
@@ -165,6 +177,8 @@ class SharedLink(Link):
         if len(token) < _TOKEN.size:
             raise BrokenLinkError(CLOSED)
         number, reader, size = _TOKEN.unpack(token)
+        if not size:
+            return None
         for file in files:
             self._slots[number] = self._sealed(file, size)
         flags, frame = self._slots[number]

@@ -37,19 +37,20 @@ class TracedLink(Link):
         self._round, self._sequence = -1, -1
         self._total_bytes = 0
 
-    def start(self, outgoing: Tensor, overlapped: bool) -> Finish:
+    def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
         timeline = self._timeline
         self._sequence = self._sequence + 1 if timeline.round == self._round else 0
         self._round = timeline.round
         began = perf_counter_ns()
-        finish = self._link.start(outgoing, overlapped)
-        ended = perf_counter_ns()
-        self._total_bytes += outgoing.numel()
-        place = self._neighbor, self._sequence
-        timeline.put(Span("send", self._round, began, ended, *place, self._total_bytes))
+        finish = self._link.start(outgoing, incoming, overlapped)
+        if outgoing is not None:
+            ended = perf_counter_ns()
+            self._total_bytes += outgoing.numel()
+            place = self._neighbor, self._sequence
+            timeline.put(Span("send", self._round, began, ended, *place, self._total_bytes))
         return partial(self._finish, finish, self._round, self._sequence)
 
-    def _finish(self, finish: Finish, round: int, sequence: int, timeout_s: float) -> Tensor:
+    def _finish(self, finish: Finish, round: int, sequence: int, timeout_s: float) -> Tensor | None:
         began = perf_counter_ns()
         try:
             return finish(timeout_s)
@@ -133,6 +134,8 @@ class TracedDriver(Driver):
             return
         links = timeline.current[first:]
         if not links:
+            if isinstance(asked, Post) and asked.messages.sources:  # nothing is sent, and something will come
+                self._under_way[answer] = Span("exchange", timeline.round, began, began, sequence=exchanges)
             return
         if isinstance(asked, Mix):
             timeline.add("mix", links[-1].ended_ns, perf_counter_ns())

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,43 @@ def test_train_gives_the_models_of_simulate_bit_by_bit(small: Path) -> None:
         for run in ("real", "simulated")
     ]
     assert sent[0] == sent[1]
+
+
+ONE_PEER = """\
+import networkx as nx
+
+WEIGHTS = "given"
+
+
+def build(nodes):
+    turns = []
+    for k in range((nodes - 1).bit_length()):
+        turn = nx.DiGraph()
+        turn.add_weighted_edges_from((i, (i + 2**k) % nodes, 0.5) for i in range(nodes))
+        turns.append(turn)
+    return turns
+"""
+
+
+@pytest.mark.parametrize("transport", ["shared-memory", "gloo"])
+def test_a_directed_schedule_of_a_users_file_gives_the_models_of_simulate(small: Path, transport: str) -> None:
+    """One receives from another node than one sends to, and from another in the next round."""
+    (small.parent / "one_peer.py").write_text(ONE_PEER)
+    settings = ("-s", "topology=./one_peer.py", "-s", f"transport.name={transport}")
+    code, _, err = finished(small.parent, "train", small.name, "--nproc", "4", *settings, "--out", "real")
+    assert code == 0, err
+    code, _, err = finished(small.parent, "simulate", small.name, *settings, "--out", "simulated")
+    assert code == 0, err
+    code, _, err = finished(small.parent, "simulate", small.name, "--out", "on-the-ring")
+    assert code == 0, err
+    digests = {
+        run: [
+            sha256((small.parent / run / f"models/node-{node}.safetensors").read_bytes()).hexdigest()
+            for node in range(4)
+        ]
+        for run in ("real", "simulated", "on-the-ring")
+    }
+    assert digests["real"] == digests["simulated"] != digests["on-the-ring"]
 
 
 def test_a_method_that_diverges_is_told_and_the_others_go_on(small: Path) -> None:

@@ -93,7 +93,7 @@ def watched(step: Step, posted: list[Shapes]) -> Step:
             except StopIteration as done:
                 return cast(Tensor, done.value)
             if isinstance(asked, Post | Exchange | Mix):
-                payload = (asked.x,) if isinstance(asked, Mix) else asked.payload
+                payload = (asked.x,) if isinstance(asked, Mix) else asked.messages.like
                 posted.append(tuple((tuple(tensor.shape), tensor.dtype) for tensor in payload))
             answer = yield asked
 

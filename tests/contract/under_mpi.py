@@ -1,7 +1,7 @@
 """The common battery as the ranks of a real mpirun: `mpirun -n 4 python -m tests.contract.under_mpi OUT`.
 
-Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, compares its state with the lockstep
-simulator's, and writes what it found to OUT/rank-I.json.
+Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, and the directed schedules too. It
+compares its state with the lockstep simulator's, and writes what it found to OUT/rank-I.json.
 """
 
 import json
@@ -11,11 +11,14 @@ from pathlib import Path
 
 import torch
 
+from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.dsgd import DSGD
 from decentral.config import Transport
 from decentral.transport.launcher import launched
 from decentral.transport.world import World
+from tests.contract.directed import COLUMN, DOUBLY, Addressed, Push, directed, in_lockstep, on_a_rank, plain
 from tests.contract.problems import LAYOUTS
-from tests.contract.runs import same
+from tests.contract.runs import Run, same
 from tests.contract.test_algorithms import CASES, OPTIMIZERS, Case, built, few, run_one, simulate_few
 
 NODES = 4
@@ -33,6 +36,24 @@ def variations() -> Iterator[tuple[str, Case, str, str, str]]:
                         yield name, case, optimizer, dtype, layout
 
 
+def directed_variations() -> Iterator[tuple[str, Algorithm]]:
+    """Schedule and algorithm of each run on a directed graph."""
+    for on in (*DOUBLY, *COLUMN):
+        if directed(on).nodes != NODES:
+            continue
+        for overlaps in (False, True):
+            yield on, Push(**plain(overlaps=overlaps))
+            yield on, Addressed(**plain(overlaps=overlaps))
+        for order in ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate") if on in DOUBLY else ():
+            yield on, DSGD(**plain(order=order))
+
+
+def alike(run: Run, simulated: Run, rank: int, tolerance: float | None = None) -> bool:
+    """Whether a rank did what the simulator did, and sent as much."""
+    counted = run.bytes_sent == {rank: simulated.bytes_sent[rank]}
+    return same(run.states[rank], simulated.states[rank], tolerance) and counted
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     this = launched()
@@ -43,9 +64,11 @@ def main(out: Path) -> None:
         algorithm, dtype, layout = built(name, case, OPTIMIZERS[optimizer]), getattr(torch, precision), LAYOUTS[cut]
         run = run_one(world, case, algorithm, dtype, layout, epoch)
         simulated = simulate_few(case, algorithm, dtype, layout)
-        alike = same(run.states[world.rank], simulated.states[world.rank], case.tolerance)
-        counted = run.bytes_sent == {world.rank: simulated.bytes_sent[world.rank]}
-        found.append([f"{name} {dict(case.settings)} {optimizer} {precision} {cut}", alike and counted])
+        what = f"{name} {dict(case.settings)} {optimizer} {precision} {cut}"
+        found.append([what, alike(run, simulated, world.rank, case.tolerance)])
+    for epoch, (on, algorithm) in enumerate(directed_variations(), start=len(found) + 1):
+        run = on_a_rank(world, algorithm, directed(on), epoch=epoch)
+        found.append([f"{on} {algorithm}", alike(run, in_lockstep(algorithm, directed(on)), world.rank)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 

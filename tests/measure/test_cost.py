@@ -17,7 +17,7 @@ ONE_HOST = Setting(4, S, 0.5, Machine(memory_bytes_s=S, loopback_bytes_s=2 * S, 
 
 
 def gossip(neighbors: int, behind: int | None = 0) -> Round:
-    return Round(1, [Exchanged(neighbors, S, behind)])
+    return Round(1, [Exchanged(neighbors, neighbors, S, 1, behind)])
 
 
 @pytest.mark.parametrize(("neighbors", "wire_s"), [(1, 1), (2, 2), (3, 3)], ids=["matching", "ring", "hub of a star"])
@@ -27,6 +27,18 @@ def test_the_wire_carries_one_message_after_the_other(neighbors: int, wire_s: fl
     assert cost.wire_s == pytest.approx(wire_s)
     assert cost.step_s == pytest.approx(0.5 + wire_s + 0.25)
     assert cost.efficiency == pytest.approx(0.5 / cost.step_s)
+
+
+@pytest.mark.parametrize(
+    ("receivers", "sources", "wire_s", "touched"),
+    [(1, 3, 3, 2 + 3 + 2), (3, 1, 3, 2 + 1 + 2), (2, 0, 2, 2 + 2), (0, 2, 2, 2 + 2), (0, 0, 0, 0)],
+)
+def test_the_busier_direction_counts_and_memory_by_what_is_made_and_read(
+    receivers: int, sources: int, wire_s: float, touched: float
+) -> None:
+    did = Round(1, [Exchanged(receivers, sources, S, int(receivers > 0), 0)])
+    assert predict([[did]], BETWEEN_HOSTS).wire_s == pytest.approx(wire_s)
+    assert predict([[did]], ONE_HOST).mixing_s == pytest.approx(touched)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +146,15 @@ ROUNDS = st.builds(
     Round,
     gradients=st.integers(0, 3),
     exchanges=st.lists(
-        st.builds(Exchanged, st.integers(0, 9), st.integers(64, 10**8), st.none() | st.integers(0, 2)), max_size=3
+        st.builds(
+            Exchanged,
+            receivers=st.integers(0, 9),
+            sources=st.integers(0, 9),
+            frame_bytes=st.integers(64, 10**8),
+            messages=st.integers(0, 2),
+            behind=st.none() | st.integers(0, 2),
+        ),
+        max_size=3,
     ),
     reductions=st.lists(st.builds(Reduced, st.integers(4, 10**8), st.integers(1, 50)), max_size=2),
 )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
-from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Post
+from decentral.peer import AllReduce, Collect, Exchange, LossAndGradient, Messages, Post
 from decentral.topology.topology import Topology
 from decentral.transport.colored import ColoredCircle
 from decentral.transport.frames import FrameError, Stamp
@@ -26,6 +26,7 @@ from decentral.transport.side import Mark, NoSide
 from decentral.transport.wiring import Wires
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
+from tests.transport.messages import both_ways
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -140,9 +141,9 @@ def test_no_rank_waits_for_ever_however_its_neighbors_are_ordered(graph: nx.Grap
 
         async def step(round: int) -> Tensor:
             neighbors = order.sample(sorted(graph[world.rank]), len(graph[world.rank]))
-            received = await Exchange((torch.tensor([100 * round + world.rank]),), tuple(neighbors))
+            received = await Exchange(both_ways((torch.tensor([100 * round + world.rank]),), tuple(neighbors)))
             heard.append(sorted(int(payload[0]) for payload in received.values()))
-            ticket = await Post((torch.tensor([world.rank]),), tuple(reversed(neighbors)))
+            ticket = await Post(both_ways((torch.tensor([world.rank]),), tuple(reversed(neighbors))))
             heard.append(sorted(int(payload[0]) for payload in (await Collect(ticket)).values()))
             return LOSS
 
@@ -159,6 +160,38 @@ def test_no_rank_waits_for_ever_however_its_neighbors_are_ordered(graph: nx.Grap
         ]
 
 
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_no_rank_waits_for_ever_whatever_directions_are_used(graph: nx.Graph) -> None:
+    """In each exchange some edges carry both directions, some one, and some none, as all ranks know."""
+    nodes, rounds = len(graph), 6
+
+    def arcs(round: int) -> list[tuple[int, int]]:
+        chance = random.Random(round)
+        return [arc for edge in sorted(graph.edges) for arc in (edge, edge[::-1]) if chance.random() < 0.5]
+
+    def heard_by(rank: int, round: int) -> list[int]:
+        return sorted(100 * round + i for i, j in arcs(round) if j == rank)
+
+    def work(world: World) -> list[list[int]]:
+        driver, heard, own = driver_of(world, graph), [], world.rank
+
+        async def step(round: int) -> Tensor:
+            to, sources = (tuple(arc[1 - end] for arc in arcs(round) if arc[end] == own) for end in (0, 1))
+            messages = Messages.alike((torch.tensor([100 * round + own]),), to, sources)
+            received = await Exchange(messages)
+            heard.append(sorted(int(payload[0]) for payload in received.values()))
+            return LOSS
+
+        for round in range(rounds):
+            driver.advance({own: step(round)}, round)
+        driver.settle()
+        driver.close()
+        return heard
+
+    found = on_ranks(nodes, work, wire="colored")
+    assert found == [[heard_by(rank, round) for round in range(rounds)] for rank in range(nodes)]
+
+
 def test_an_order_of_each_ranks_own_would_wait_for_ever() -> None:
     """What the order is good for: three ranks that each begin with the next one on the ring, over the same links."""
 
@@ -167,7 +200,7 @@ def test_an_order_of_each_ranks_own_would_wait_for_ever() -> None:
         frame = wires.bundles[0].outbox.take(100)
         try:
             for neighbor in ((world.rank + 1) % 3, (world.rank + 2) % 3):
-                wires.links[neighbor].start(frame, overlapped=False)
+                wires.links[neighbor].start(frame, frame.numel(), overlapped=False)
         except BrokenLinkError as error:
             return str(error)
         finally:
@@ -200,12 +233,19 @@ def test_both_directions_are_one_operation_of_the_group() -> None:
         grouped = on(world, make=lambda *of: Grouping(make(*of), calls[world.rank]))
         wires = grouped.wiring(epoch=0).connect([1 - world.rank])
         link = wires.links[1 - world.rank]
-        incoming = link.start(wires.bundles[0].outbox.take(100).fill_(world.rank), overlapped=False)(PATIENCE_S)
+        outgoing = wires.bundles[0].outbox.take(100).fill_(world.rank)
+        incoming = link.start(outgoing, 100, overlapped=False)(PATIENCE_S)
+        link.start(None if world.rank else outgoing, 100 * world.rank, overlapped=False)(PATIENCE_S)
         wires.close()
+        assert incoming is not None
         return int(incoming[0])
 
     assert on_ranks(2, work, wire="colored") == [1, 0]
-    assert calls[0] == calls[1] == 2 * ["start", "recv", "send", "end"], "the handshake, and the exchange"
+    twice = 2 * ["start", "recv", "send", "end"]
+    assert calls == {
+        0: [*twice, "start", "send", "end"],
+        1: [*twice, "start", "recv", "end"],
+    }, "the handshake, an exchange, and one in one direction"
 
 
 def test_the_computation_waits_for_a_mark_and_the_host_for_nothing() -> None:
@@ -216,7 +256,7 @@ def test_the_computation_waits_for_a_mark_and_the_host_for_nothing() -> None:
         side.notes_of.clear()
 
         async def step() -> Tensor:
-            ticket = await Post((torch.zeros(3),), (1 - world.rank,))
+            ticket = await Post(both_ways((torch.zeros(3),), (1 - world.rank,)))
             side.notes_of.append("computation")
             await Collect(ticket)
             return LOSS
@@ -241,7 +281,7 @@ def exchanged(wires: Wires, link: Link, rank: int, claimed: int, expected: int) 
     outbox = wires.bundles[0].outbox
     frame = outbox.take(64 + 8)
     outbox.fill(frame, stamp(rank, claimed), (torch.zeros(1, dtype=torch.float64),))
-    incoming = link.start(frame, overlapped=True)(PATIENCE_S)
+    incoming = link.start(frame, frame.numel(), overlapped=True)(PATIENCE_S)
     outbox.give_back(frame)
     link.check(incoming, stamp(1 - rank, expected))
     link.release(incoming)
@@ -274,11 +314,30 @@ def test_the_host_runs_two_exchanges_ahead_and_no_further() -> None:
             exchanged(wires, link, world.rank, claimed=round, expected=round)
         began = monotonic()
         with pytest.raises(BrokenLinkError, match="no answer"):
-            link.start(wires.bundles[0].outbox.take(72), overlapped=True)
+            link.start(wires.bundles[0].outbox.take(72), 72, overlapped=True)
         wires.close()
         return monotonic() - began
 
     assert all(waited_s >= 0.5 for waited_s in on_ranks(2, work, timeout_s=0.5, wire="colored"))
+
+
+def test_a_host_that_only_sends_runs_two_exchanges_ahead_and_no_further() -> None:
+    def work(world: World) -> None:
+        side = LateSide()
+        wires = on(world, side=side).wiring(epoch=0).connect([1 - world.rank])
+        link = wires.links[1 - world.rank]
+        side.done = False
+        for _ in range(3):
+            link.start(wires.bundles[0].outbox.take(72), 72, overlapped=True)  # over gloo, both must be there
+            link.start(wires.bundles[0].outbox.take(72) if world.rank else None, 0 if world.rank else 72, True)(0.1)
+        if world.rank:
+            with pytest.raises(BrokenLinkError, match="no answer"):
+                link.start(wires.bundles[0].outbox.take(72), 0, overlapped=True)
+            with pytest.raises(BrokenLinkError, match="no answer"):
+                link.settle(0.1)
+        wires.close()
+
+    on_ranks(2, work, timeout_s=0.5, wire="colored")
 
 
 @pytest.mark.parametrize("ask", ["exchange", "all-reduce"])
@@ -289,7 +348,11 @@ def test_what_never_arrives_is_told_by_the_deadline_of_the_evaluation(ask: str) 
         side.done = False
 
         async def step() -> Tensor:
-            await (Exchange((torch.zeros(3),), (1 - world.rank,)) if ask == "exchange" else AllReduce(torch.zeros(3)))
+            await (
+                Exchange(both_ways((torch.zeros(3),), (1 - world.rank,)))
+                if ask == "exchange"
+                else AllReduce(torch.zeros(3))
+            )
             return LOSS
 
         driver.advance({world.rank: step()}, 0)
@@ -311,7 +374,7 @@ def test_a_neighbor_that_is_gone_is_named() -> None:
         driver = driver_of(world, nx.path_graph(2))
 
         async def step() -> Tensor:
-            await Exchange((torch.zeros(3),), (1 - world.rank,))
+            await Exchange(both_ways((torch.zeros(3),), (1 - world.rank,)))
             return LOSS
 
         driver.advance({world.rank: step()}, 0)
@@ -355,13 +418,15 @@ def test_auto_takes_colored_links_between_gpus_and_the_host_within_one() -> None
         heard = []
 
         async def step(round: int) -> Tensor:
-            received = await Exchange((torch.tensor([10.0 * round + world.rank]),), tuple(sorted(graph[world.rank])))
+            received = await Exchange(
+                both_ways((torch.tensor([10.0 * round + world.rank]),), tuple(sorted(graph[world.rank])))
+            )
             heard.extend(payload[0].item() for payload in received.values())
             return LOSS
 
         for round in range(3):
             driver.advance({world.rank: step(round)}, round)
-        names = {neighbor: link.name for neighbor, link in driver._links.items()}
+        names = {neighbor: link.name for neighbor, link in driver._exchanges.links.items()}
         driver.close()
         return names, heard
 

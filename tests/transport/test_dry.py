@@ -11,6 +11,7 @@ from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.peer import Block, LossAndGradient, Peer, Receive, Ticket
+from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode, Exchanged, Reduced, Round
 from decentral.transport.lockstep import LockstepDriver
@@ -76,6 +77,29 @@ def test_messages_are_counted_by_neighbor() -> None:
     assert (hub.bytes_sent, leaf.bytes_sent) == (4 * (64 + 16 + 8), 64 + 16 + 8)
 
 
+def test_directions_are_counted_apart_and_messages_that_differ() -> None:
+    vector = (torch.empty(4, device="meta"),)
+
+    async def step(each: Peer) -> Tensor:
+        await each.exchange(vector)
+        to = {j: (torch.empty(4, device="meta"),) for j in each.row().to}
+        received = await each.exchange_each(to, like=vector)
+        assert list(received) == [*each.row().sources]
+        return torch.empty(())
+
+    rows = {1: Row(1, {1: 0.5, 3: 0.5}, (2, 4)), 2: Row(2, {1: 0.5, 2: 0.5}, ())}
+    for node, row in rows.items():
+        dry, receivers = DryNode(NODES), len(row.to)
+        dry.advance(step(Peer(node, NODES, lambda turn, row=row: row)))  # type: ignore[misc]
+        frame = 64 + 16
+        assert dry.rounds == [
+            Round(
+                0, [Exchanged(receivers, 1, frame, min(receivers, 1), 0), Exchanged(receivers, 1, frame, receivers, 0)]
+            )
+        ]
+        assert (dry.bytes_sent, dry.largest_frame) == (2 * receivers * frame, frame)
+
+
 def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
     """By what the text does between Post and Collect, in a later round too, and not by the method's name."""
     vector = torch.empty(4, device="meta")
@@ -97,10 +121,14 @@ def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
     first, second = hub.rounds
     frame = 64 + 16
     assert first == Round(
-        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, 2)], [Reduced(16, NODES)]
+        2,
+        [Exchanged(4, 4, frame, 1, 1), Exchanged(4, 4, frame, 1, 0), Exchanged(4, 4, frame, 1, 2)],
+        [Reduced(16, NODES)],
     )
     assert second == Round(
-        2, [Exchanged(4, frame, 1), Exchanged(4, frame, 0), Exchanged(4, frame, None)], [Reduced(16, NODES)]
+        2,
+        [Exchanged(4, 4, frame, 1, 1), Exchanged(4, 4, frame, 1, 0), Exchanged(4, 4, frame, 1, None)],
+        [Reduced(16, NODES)],
     )
     assert hub.bytes_sent == sum(each.bytes_sent for each in hub.rounds) + 2 * round(1.6 * 16)
 

@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_pairs_may_be_waited_for_in_any_order_or_never(wire: str, largest: int) 
     def work(world: World) -> list[list[int]]:
         wires = pair(world, largest)
         (link,) = wires.links.values()
-        waits = [link.start(filled(wires, 10 * world.rank + k), overlapped=True) for k in range(4)]
+        waits = [link.start(filled(wires, 10 * world.rank + k), 100, overlapped=True) for k in range(4)]
         seen = [waits[k](PATIENCE_S).unique().tolist() for k in (2, 0, 3)]
         wires.close()
         return seen
@@ -104,7 +104,7 @@ def test_memory_is_used_again_and_never_while_somebody_reads_it(wire: str, large
         for round in range(12):
             outgoing = filled(wires, 20 * world.rank + round, size=40 + 8 * (round % 2))
             addresses.add(outgoing.data_ptr())
-            incoming = link.start(outgoing, overlapped=False)(PATIENCE_S)
+            incoming = link.start(outgoing, outgoing.numel(), overlapped=False)(PATIENCE_S)
             outbox(wires).give_back(outgoing)
             ahead = filled(wires, 255, size=outgoing.numel())  # whoever is a round ahead writes the next one already
             addresses.add(ahead.data_ptr())
@@ -132,7 +132,7 @@ def test_a_closed_end_breaks_the_other_at_once(wire: str, largest: int) -> None:
         closed.wait(PATIENCE_S)
         began = monotonic()
         with pytest.raises(BrokenLinkError, match="connection closed"):
-            wires.links[1].start(filled(wires, 0), overlapped=False)(PATIENCE_S)
+            wires.links[1].start(filled(wires, 0), 100, overlapped=False)(PATIENCE_S)
         assert monotonic() - began < PATIENCE_S / 2
         wires.close()
 
@@ -149,11 +149,87 @@ def test_silence_is_told_in_time(wire: str, largest: int) -> None:
             over.wait(PATIENCE_S)
         else:
             with pytest.raises(BrokenLinkError, match="no answer"):
-                wires.links[1].start(filled(wires, 0), overlapped=False)(0.3)
+                wires.links[1].start(filled(wires, 0), 100, overlapped=False)(0.3)
             over.set()
         wires.close()
 
     on_ranks(2, work, timeout_s=0.3, wire=wire)
+
+
+@pytest.mark.parametrize("size", [100, 1_200_000])
+@pytest.mark.parametrize(("wire", "ahead"), [(wire, False) for wire in WIRES] + [("gloo", True)])
+def test_each_exchange_uses_the_directions_that_both_ends_name(wire: str, ahead: bool, size: int) -> None:
+    """Rank 0 sends alone three times, then both do, then rank 1 alone, then nobody ever again: whoever has received is
+    done, though receives are posted ahead, and closes first or last.
+    """
+    directions = [(True, False)] * 3 + [(True, True)] * 2 + [(False, True)] * 3 + [(True, False)]
+
+    def work(world: World) -> list[list[int]]:
+        wires, seen = pair(world, size if ahead else 0), []
+        (link,) = wires.links.values()
+        for number, used in enumerate(directions):
+            sends, receives = used[world.rank], used[1 - world.rank]
+            outgoing = filled(wires, 20 * world.rank + number, size) if sends else None
+            incoming = link.start(outgoing, size if receives else 0, overlapped=number % 2 == 0)(PATIENCE_S)
+            assert (incoming is not None) == receives
+            if incoming is not None:
+                seen.append(incoming.unique().tolist())
+                link.release(incoming)
+            if outgoing is not None:
+                outbox(wires).give_back(outgoing)
+        wires.close()
+        return seen
+
+    heard = [[[20 * (1 - rank) + k] for k, used in enumerate(directions) if used[1 - rank]] for rank in range(2)]
+    assert on_ranks(2, work, wire=wire) == heard
+
+
+@pytest.mark.parametrize("sends", [True, False], ids=["sending", "receiving"])
+@every_kind
+def test_silence_in_one_direction_is_told_in_time(wire: str, largest: int, sends: bool) -> None:
+    """A frame as large as this does not go through before somebody is there to receive it."""
+    over, size = threading.Event(), 30_000_000
+
+    def work(world: World) -> None:
+        wires = pair(world, size if largest else 0)
+        if world.rank == 1:
+            over.wait(PATIENCE_S)
+        else:
+            outgoing = filled(wires, 0, size) if sends else None
+            with pytest.raises(BrokenLinkError, match="no answer"):
+                wires.links[1].start(outgoing, 0 if sends else size, overlapped=False)(0.3)
+            over.set()
+        wires.close()
+
+    on_ranks(2, work, timeout_s=0.3, wire=wire)
+
+
+def test_over_shared_memory_nobody_gets_ahead_of_who_reads() -> None:
+    """Symptom of a sender that waits for nothing: it takes new memory for each frame, as many as the reader is late."""
+    lock, frames = threading.Lock(), 20
+    begun = [0, 0]
+
+    def work(world: World) -> int:
+        wires, addresses = pair(world), set()
+        (link,) = wires.links.values()
+        for number in range(frames):
+            if world.rank == 1:
+                sleep(0.01)
+            with lock:
+                begun[world.rank] += 1
+                assert begun[0] <= begun[1] + 1
+            outgoing = filled(wires, number) if world.rank == 0 else None
+            incoming = link.start(outgoing, 100 * world.rank, overlapped=False)(PATIENCE_S)
+            if outgoing is not None:
+                addresses.add(outgoing.data_ptr())
+                outbox(wires).give_back(outgoing)
+            if incoming is not None:
+                assert incoming.unique().tolist() == [number]
+                link.release(incoming)
+        wires.close()
+        return len(addresses)
+
+    assert 1 <= on_ranks(2, work, wire="shared-memory")[0] <= 4
 
 
 @every_kind
@@ -167,7 +243,7 @@ def test_cycles_of_connect_and_close_leak_neither_descriptors_nor_threads(wire: 
         def work(world: World) -> None:
             wires = pair(world, largest, epoch=number)
             (link,) = wires.links.values()
-            link.start(filled(wires, 1), overlapped=False)(PATIENCE_S)
+            link.start(filled(wires, 1), 100, overlapped=False)(PATIENCE_S)
             during.append(descriptors_and_threads())
             wires.close()
 

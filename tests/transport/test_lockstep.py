@@ -16,10 +16,14 @@ from decentral.peer import (
     Exchange,
     Gradient,
     LossAndGradient,
+    Messages,
+    Mix,
     Payload,
     Post,
 )
+from decentral.topology.mixing import Row
 from decentral.transport.lockstep import DeadlockError, LockstepDriver
+from tests.transport.messages import both_ways
 
 LOSS = torch.zeros(())
 StepOf = Callable[[int], Coroutine[Any, Any, Tensor]]
@@ -53,7 +57,7 @@ def test_received_payloads_come_in_ascending_order_of_senders() -> None:
     orders = {}
 
     async def step(node: int) -> Tensor:
-        received = await Exchange(number(node), tuple(reversed(others(node, 4))))
+        received = await Exchange(both_ways(number(node), tuple(reversed(others(node, 4)))))
         orders[node] = list(received)
         return LOSS
 
@@ -85,7 +89,7 @@ def test_each_post_meets_the_neighbors_post_of_the_same_place(one: list[int], ot
     found: dict[int, dict[int, float]] = {0: {}, 1: {}}
 
     async def step(node: int) -> Tensor:
-        tickets = [await Post(number(10 * node + place), (1 - node,)) for place in range(4)]
+        tickets = [await Post(both_ways(number(10 * node + place), (1 - node,))) for place in range(4)]
         for place in (one, other)[node]:
             found[node] |= {place: heard(await Collect(tickets[place]))[1 - node]}
         return LOSS
@@ -99,7 +103,7 @@ def test_a_ticket_may_be_collected_in_a_later_round() -> None:
     lockstep, tickets, found = driver(2), {}, []
 
     async def step(node: int, round: int) -> Tensor:
-        ticket = await Post(number(10 * round + node), (1 - node,))
+        ticket = await Post(both_ways(number(10 * round + node), (1 - node,)))
         if node in tickets:
             found.append(heard(await Collect(tickets[node])))
         tickets[node] = ticket
@@ -118,7 +122,7 @@ def test_a_posted_payload_is_what_it_was_when_posted() -> None:
         x = torch.tensor([float(node)])
         for _ in range(3 if node == 1 else 0):
             await Gradient(x)
-        received = await Exchange((x,), (1 - node,))
+        received = await Exchange(both_ways((x,), (1 - node,)))
         found[node] = received[1 - node][0].clone()
         x.fill_(99)
         found[node, "later"] = received[1 - node][0].clone()
@@ -148,7 +152,7 @@ def test_groups_average_by_themselves_and_whenever_they_are_ready() -> None:
     async def step(node: int) -> Tensor:
         x, together = torch.tensor([float(2**node)]), (node % 2, node % 2 + 2)
         if node % 2:
-            await Exchange((x,), (4 - node,))
+            await Exchange(both_ways((x,), (4 - node,)))
         for asked in (AllReduce(x, together), AllReduce(2 * x, together), AllReduce(x)):
             means[node].append((await asked).item())
         return LOSS
@@ -185,7 +189,7 @@ def deadlock(nodes: int, step: StepOf, round: int = 0) -> str:
 def test_asking_for_what_no_one_sends_is_a_deadlock_with_names() -> None:
     async def step(node: int) -> Tensor:
         if node != 1:
-            await Exchange(number(0), (1,))
+            await Exchange(both_ways(number(0), (1,)))
         return LOSS
 
     message = deadlock(3, step, round=7)
@@ -195,7 +199,7 @@ def test_asking_for_what_no_one_sends_is_a_deadlock_with_names() -> None:
 def test_one_exchange_too_many_is_a_deadlock() -> None:
     async def step(node: int) -> Tensor:
         for _ in range(1 + node):
-            await Exchange(number(0), (1 - node,))
+            await Exchange(both_ways(number(0), (1 - node,)))
         return LOSS
 
     assert deadlock(2, step) == "round 0: no node can go on: node 1 waits for node 0"
@@ -217,8 +221,8 @@ def test_exchanges_of_different_places_do_not_match() -> None:
 
     async def step(node: int) -> Tensor:
         if node == 0:
-            await Exchange(number(0), ())
-        await Exchange(number(0), (1 - node,))
+            await Exchange(both_ways(number(0), ()))
+        await Exchange(both_ways(number(0), (1 - node,)))
         return LOSS
 
     assert deadlock(2, step) == "round 0: no node can go on: node 0 waits for node 1, node 1 waits for node 0"
@@ -226,7 +230,7 @@ def test_exchanges_of_different_places_do_not_match() -> None:
 
 def test_all_reduce_against_exchange_is_a_deadlock() -> None:
     async def step(node: int) -> Tensor:
-        await (AllReduce(torch.zeros(1)) if node == 0 else Exchange(number(0), (0,)))
+        await (AllReduce(torch.zeros(1)) if node == 0 else Exchange(both_ways(number(0), (0,))))
         return LOSS
 
     assert "node 0 waits in AllReduce, node 1 waits for node 0" in deadlock(2, step)
@@ -241,7 +245,7 @@ def test_an_exchange_of_unlike_payloads_is_refused(other: Tensor) -> None:
     """
 
     async def step(node: int) -> Tensor:
-        await Exchange((other if node else torch.zeros(2),), (1 - node,))
+        await Exchange(both_ways((other if node else torch.zeros(2),), (1 - node,)))
         return LOSS
 
     with pytest.raises(RuntimeError, match="same shapes and dtypes") as caught:
@@ -262,7 +266,7 @@ def test_an_exception_in_a_step_leaves_no_half_round(guilty: int) -> None:
         try:
             if node == guilty:
                 raise ZeroDivisionError("mine")
-            await Exchange(number(-1), others(node, 3))
+            await Exchange(both_ways(number(-1), others(node, 3)))
             return LOSS
         finally:
             closed.append(node)
@@ -270,7 +274,7 @@ def test_an_exception_in_a_step_leaves_no_half_round(guilty: int) -> None:
     async def step(node: int) -> Tensor:
         for _ in range(node):
             await Gradient(torch.zeros(1))
-        found[node] = heard(await Exchange(number(node), others(node, 3)))
+        found[node] = heard(await Exchange(both_ways(number(node), others(node, 3))))
         return LOSS
 
     with pytest.raises(ZeroDivisionError, match="mine"):
@@ -287,13 +291,13 @@ def test_after_a_deadlock_the_round_can_be_taken_again() -> None:
 
     async def one_sided(node: int) -> Tensor:
         if node == 1:
-            await Exchange(number(-1), (0,))
+            await Exchange(both_ways(number(-1), (0,)))
         return LOSS
 
     async def step(node: int) -> Tensor:
         for _ in range(node):
             await Gradient(torch.zeros(1))
-        found[node] = heard(await Exchange(number(node), (1 - node,)))
+        found[node] = heard(await Exchange(both_ways(number(node), (1 - node,))))
         return LOSS
 
     with pytest.raises(DeadlockError):
@@ -310,7 +314,7 @@ def test_poison_overwrites_answers_of_every_dtype_when_the_step_ends(dtype: torc
     kept: list[Tensor] = []
 
     async def step(node: int) -> Tensor:
-        received = await Exchange((torch.zeros(3, dtype=dtype),), (1 - node,))
+        received = await Exchange(both_ways((torch.zeros(3, dtype=dtype),), (1 - node,)))
         kept.append(received[1 - node][0])
         assert not kept[-1].any()
         kept.append((await Gradient(torch.zeros(2))).gradient)
@@ -322,7 +326,7 @@ def test_poison_overwrites_answers_of_every_dtype_when_the_step_ends(dtype: torc
 
 def test_bytes_are_counted_by_sender() -> None:
     async def step(node: int) -> Tensor:
-        await Exchange((torch.zeros(3),), others(node, 3) if node != 2 else (0, 1))
+        await Exchange(both_ways((torch.zeros(3),), others(node, 3) if node != 2 else (0, 1)))
         return LOSS
 
     lockstep = driver(3)
@@ -334,10 +338,91 @@ def test_what_was_received_must_not_be_written_to() -> None:
     """Over shared memory it is the neighbor's own frame, which others still read: silent there, so refused here."""
 
     async def step(node: int) -> Tensor:
-        received = await Exchange(number(node), (1 - node,))
+        received = await Exchange(both_ways(number(node), (1 - node,)))
         if node == 1:
             received[0][0].add_(1)
         return LOSS
 
     with pytest.raises(RuntimeError, match="node 1 changed a payload that it had received"):
+        run(driver(2), step)
+
+
+def test_who_only_sends_waits_for_nobody_and_who_only_receives_sends_nothing() -> None:
+    order, heard_by = [], {}
+
+    async def step(node: int) -> Tensor:
+        for _ in range(2 if node == 0 else 0):
+            await Gradient(torch.zeros(1))
+        messages = Messages.alike(number(node), (node + 1,) if node < 2 else (), (node - 1,) if node else ())
+        heard_by[node] = heard(await Exchange(messages))
+        order.append(node)
+        return LOSS
+
+    lockstep = driver(3)
+    run(lockstep, step)
+    assert heard_by == {0: {}, 1: {0: 0.0}, 2: {1: 1.0}}
+    assert order.index(2) < order.index(1), "node 1 waits for node 0, which is late"
+    assert lockstep.bytes_sent == {0: 72, 1: 72, 2: 0}
+
+
+def test_each_neighbor_gets_its_own_payload() -> None:
+    found = {}
+
+    async def step(node: int) -> Tensor:
+        to = {other: number(10 * node + other) for other in others(node, 3)}
+        found[node] = heard(await Exchange(Messages(to, others(node, 3), number(0))))
+        return LOSS
+
+    lockstep = driver(3)
+    run(lockstep, step)
+    assert found == {node: {other: 10.0 * other + node for other in others(node, 3)} for node in range(3)}
+    assert lockstep.bytes_sent == dict.fromkeys(range(3), 2 * 72)
+
+
+def test_a_message_that_nobody_receives_is_refused() -> None:
+    """Over real links the sender would wait until its patience is over."""
+
+    async def step(node: int) -> Tensor:
+        await Exchange(Messages.alike(number(0), (1,) if node == 0 else (), ()))
+        return LOSS
+
+    with pytest.raises(
+        RuntimeError, match=r"node 0 sent node 1 a message that it does not receive \(exchange 0 of round 4"
+    ):
+        run(driver(2), step, round=4)
+
+
+def test_payloads_for_neighbors_that_are_unlike_are_refused() -> None:
+    async def step(node: int) -> Tensor:
+        to = {other: (torch.zeros(other + 1),) for other in others(node, 3)}
+        await Exchange(Messages(to, others(node, 3), (torch.zeros(1),)))
+        return LOSS
+
+    with pytest.raises(RuntimeError, match=r"node 0 sent .* to node 1 in an exchange of .*same shapes and dtypes"):
+        run(driver(3), step)
+
+
+def test_rows_of_one_array_may_be_mixed_in_place() -> None:
+    """torch counts writes by the whole array: a row was taken for changed when another was mixed."""
+    X, before = (torch.arange(6.0).reshape(3, 2) for _ in range(2))
+
+    async def step(node: int) -> Tensor:
+        weights = dict.fromkeys(range(3), 1 / 3)
+        await Mix(X[node], Row(node, weights, others(node, 3)))
+        return LOSS
+
+    run(driver(3), step)
+    torch.testing.assert_close(X, before.mean(dim=0).expand(3, 2))
+
+
+def test_a_row_that_is_changed_behind_a_post_is_still_told() -> None:
+    X = torch.zeros(2, 3)
+
+    async def step(node: int) -> Tensor:
+        ticket = await Post(both_ways((X[node],), (1 - node,)))
+        X[node] += 1
+        await Collect(ticket)
+        return LOSS
+
+    with pytest.raises(RuntimeError, match="node 0 changed a payload between Post and Collect"):
         run(driver(2), step)

@@ -20,6 +20,7 @@ from decentral.transport import nccl
 from decentral.transport.side import CudaSide
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
+from tests.transport.messages import both_ways
 
 GPU = torch.device("cuda:3")
 
@@ -118,7 +119,7 @@ def test_the_side_waits_for_the_computation_and_the_computation_for_a_mark(monke
         log.clear()
 
         async def step() -> Tensor:
-            ticket = await Post((torch.full((3,), float(world.rank)),), (1 - world.rank,))
+            ticket = await Post(both_ways((torch.full((3,), float(world.rank)),), (1 - world.rank,)))
             log.append("gradient")
             (payload,) = (await Collect(ticket)).values()
             assert payload[0].tolist() == 3 * [1.0 - world.rank]

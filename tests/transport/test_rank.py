@@ -19,6 +19,7 @@ from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
 from tests.contract.ranks import WIRES, on_ranks
+from tests.transport.messages import both_ways
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -57,7 +58,7 @@ def exchange(driver: Driver, payload: Payload, neighbors: tuple[int, ...], round
     received: dict[int, Payload] = {}
 
     async def step() -> Tensor:
-        answer = await Exchange(payload, neighbors)
+        answer = await Exchange(both_ways(payload, neighbors))
         received.update({sender: tuple(tensor.clone() for tensor in got) for sender, got in answer.items()})
         return LOSS
 
@@ -78,13 +79,15 @@ async def conversation(node: int, nodes: int, neighbors: tuple[int, ...], heard:
         heard.append({sender: [tensor.tolist() for tensor in payload] for sender, payload in received.items()})
 
     own = torch.Generator().manual_seed(node)
-    note(await Exchange((torch.rand(7, generator=own), torch.full((3,), node, dtype=torch.uint8)), neighbors))
-    first, second, third = [await Post((torch.rand(5, generator=own),), neighbors) for _ in range(3)]
+    note(
+        await Exchange(both_ways((torch.rand(7, generator=own), torch.full((3,), node, dtype=torch.uint8)), neighbors))
+    )
+    first, second, third = [await Post(both_ways((torch.rand(5, generator=own),), neighbors)) for _ in range(3)]
     note(await Collect(second))
     heard.append((await AllReduce(torch.rand(3, generator=own, dtype=torch.float64))).tolist())
     note(await Collect(third))
     note(await Collect(first))
-    note(await Exchange((torch.empty(0), torch.tensor(node)), neighbors))
+    note(await Exchange(both_ways((torch.empty(0), torch.tensor(node)), neighbors)))
     return torch.tensor(float(node))
 
 
@@ -128,7 +131,7 @@ def test_a_ticket_may_be_collected_in_a_later_round() -> None:
         tickets: list[Any] = []
 
         async def step(round: int) -> Tensor:
-            tickets.append(await Post((torch.tensor([10.0 * round + world.rank]),), (1 - world.rank,)))
+            tickets.append(await Post(both_ways((torch.tensor([10.0 * round + world.rank]),), (1 - world.rank,))))
             if round:
                 heard.append((await Collect(tickets[round - 1]))[1 - world.rank][0].item())
             return LOSS
@@ -296,8 +299,8 @@ def test_an_exchange_of_another_place_in_the_round_is_refused() -> None:
 
         async def step() -> Tensor:
             if world.rank == 1:
-                await Exchange((LOSS,), ())
-            await Exchange((LOSS,), (1 - world.rank,))
+                await Exchange(both_ways((LOSS,), ()))
+            await Exchange(both_ways((LOSS,), (1 - world.rank,)))
             return LOSS
 
         return lost(lambda: advance(driver, step()))

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Payload, Post
+from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Messages, Payload, Post
 from decentral.timeline import Span, Timeline
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from tests.contract.ranks import WIRES, on_ranks
+from tests.transport.messages import both_ways
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -37,14 +38,14 @@ async def conversation(node: int, heard: list[Any]) -> Tensor:
     def note(received: Mapping[int, Payload]) -> None:
         heard.append({sender: payload[0].tolist() for sender, payload in received.items()})
 
-    note(await Exchange((x,), neighbors))
-    first = await Post((x + 1,), neighbors)
-    second = await Post((x + 2,), neighbors)
+    note(await Exchange(both_ways((x,), neighbors)))
+    first = await Post(both_ways((x + 1,), neighbors))
+    second = await Post(both_ways((x + 2,), neighbors))
     loss, _ = await Gradient(x)
     note(await Collect(second))
     note(await Collect(first))
     heard.append((await AllReduce(x)).tolist())
-    note(await Exchange((x,), ()))
+    note(await Exchange(both_ways((x,), ())))
     return loss
 
 
@@ -144,3 +145,36 @@ def test_a_fault_of_the_step_still_names_the_step() -> None:
         return str(caught.value)
 
     assert "wrong_step awaited something that yields 7" in on_ranks(1, work)[0]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_of_exchanges_in_one_direction_each_message_is_noted_once(wire: str) -> None:
+    """Node 0 sends and never waits for a message, node 2 receives and never sends one."""
+
+    async def step(node: int) -> Tensor:
+        to, sources = ((node + 1,) if node < 2 else ()), ((node - 1,) if node else ())
+        messages = Messages.alike((torch.zeros(NUMBERS),), to, sources)
+        await Exchange(messages)
+        ticket = await Post(messages)
+        loss, _ = await Gradient(torch.zeros(NUMBERS))
+        await Collect(ticket)
+        return loss
+
+    def work(world: World) -> list[Span]:
+        timeline = Timeline(world.rank)
+        driver = TracedDriver(world.driver(PATH, gradient, run=1, epoch=0, timeline=timeline), timeline)
+        for round in range(ROUNDS):
+            driver.advance({world.rank: step(world.rank)}, round)
+        driver.close()
+        return list(timeline.spans())
+
+    found = on_ranks(NODES, work, wire=wire)
+    counts = [Counter(span.category for span in spans) for spans in found]
+    noted = [(count["send"] // ROUNDS, count["wait"] // ROUNDS) for count in counts]
+    assert noted == [(2, 2), (2, 4), (0, 2)], "who sends waits until it is through, too"
+    assert [count["exchange"] for count in counts] == 3 * [2 * ROUNDS]
+    places = [
+        {(span.round, span.sequence) for span in spans if span.category == category and span.neighbor == neighbor}
+        for spans, category, neighbor in ((found[0], "send", 1), (found[1], "wait", 0))
+    ]
+    assert places[0] == places[1] == {(round, sequence) for round in range(ROUNDS) for sequence in range(2)}

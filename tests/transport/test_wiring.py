@@ -34,7 +34,7 @@ def test_a_run_on_two_hosts_takes_shared_memory_within_and_gloo_between(
         here.name = hosts[world.rank]
         driver = world.driver(RING, problem.gradient(world.rank), run=1, epoch=0, largest=64 + start[0].nbytes)
         try:
-            names = {neighbor: link.name for neighbor, link in driver._links.items()}
+            names = {neighbor: link.name for neighbor, link in driver._exchanges.links.items()}
             return names, play(algorithm, driver, RING, start, ROUNDS, LAYOUTS["many blocks"])
         finally:
             driver.close()
