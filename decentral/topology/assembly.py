@@ -8,9 +8,12 @@ import networkx as nx
 
 from decentral import config
 from decentral.errors import ConfigError
+from decentral.seeding import turn_stream
 from decentral.topology.graph import checked_graph, checked_turn
+from decentral.topology.matcha import matcha
 from decentral.topology.matchings import matchings
 from decentral.topology.mixing import MixingMatrix, mixing_matrix
+from decentral.topology.scaling import scaled
 from decentral.topology.schedule import DrawnSchedule, TopologySchedule, cyclic, weakest
 from decentral.topology.topology import Topology, refuse_swapping
 
@@ -44,6 +47,8 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
     Raises:
         ConfigError: the graphs are not sound, or do not allow what the section asks for.
     """
+    if section.schedule.name == "matcha":
+        _refuse_weights(family, section)
     weigh = _weigh(section.weights or family.weights, section.scaling)
     if family.turn is None and len(family.graphs) == 1:
         graph = checked_graph(family.graphs[0], nodes, family.source)
@@ -70,10 +75,21 @@ def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
     return nx.freeze(union)
 
 
+def _refuse_weights(family: Family, section: config.Topology) -> None:
+    """Raise ConfigError where weights are asked for, in the experiment or the file, that MATCHA would not use."""
+    found = {"weights": section.weights, "scaling": None if section.scaling == "none" else section.scaling}
+    for key, value in found.items():
+        if value is not None:
+            raise ConfigError(f"schedule: matcha has a weight of its own, found {key}: {value}; leave {key} out")
+    if family.weights != "metropolis":
+        raise ConfigError(
+            f"schedule: matcha has a weight of its own, and {family.source} means weights: {family.weights}; use "
+            "schedule: random-matchings"
+        )
+
+
 def _weigh(weights: str, scaling: str | float) -> Weigh:
-    if scaling != "none":
-        raise ConfigError(f"scaling: {scaling} is not there yet")
-    return lambda graph: mixing_matrix(graph, weights)
+    return lambda graph: scaled(mixing_matrix(graph, weights), scaling)
 
 
 def _with_own_schedule(
@@ -97,21 +113,61 @@ def _static(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:  #
     return cyclic((weigh(graph),))
 
 
-def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:  # noqa: ARG001  as the others
+def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:
     """One matching of the graph in each turn: a node mixes with one neighbor at most, over all matchings in turn.
 
     With `metropolis` weights both take the mean of the two.
     """
+    _refuse_directed(graph, section)
+    return cyclic(tuple(weigh(_turn(graph, edges)) for edges in matchings(graph) or [()]))
+
+
+def _random_matchings(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
+    """A maximal matching in each turn: edges in random order, each taken whose ends are free yet."""
+    _refuse_directed(graph, section)
+    assert isinstance(section.schedule, config.RandomMatchings)
+    if section.weights == "uniform":
+        raise ConfigError("schedule: random-matchings may leave nodes alone, and weights: uniform needs equal degrees")
+    seed, edges = section.schedule.seed, [edge for edge in graph.edges if edge[0] != edge[1]]
+
+    def draw(turn: int) -> MixingMatrix:
+        taken, free = [], set(graph)
+        for at in turn_stream(seed, turn, "random-matchings").permutation(len(edges)).tolist():
+            if free.issuperset(edges[at]):
+                free.difference_update(edges[at])
+                taken.append(edges[at])
+        return weigh(_turn(graph, taken))
+
+    return DrawnSchedule(draw, draw(0).kind)
+
+
+def _matcha(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:  # noqa: ARG001  it has its own
+    _refuse_directed(graph, section)
+    assert isinstance(section.schedule, config.Matcha)
+    parts = matchings(graph)
+    if not parts:
+        return cyclic((mixing_matrix(graph, "metropolis"),))
+    return DrawnSchedule(matcha(parts, len(graph), section.schedule.budget, section.schedule.seed).drawn, "symmetric")
+
+
+def _turn(graph: nx.Graph, edges: Iterable[tuple[int, int]]) -> nx.Graph:
+    """All nodes, and some of the edges with their weights."""
+    turn = nx.empty_graph(len(graph))
+    turn.add_edges_from((i, j, graph.edges[i, j]) for i, j in edges)
+    return turn
+
+
+def _refuse_directed(graph: nx.Graph, section: config.Topology) -> None:
     if graph.is_directed():
-        raise ConfigError("schedule: matchings pairs nodes and needs an undirected graph, found a directed one")
-    turns = [graph.edge_subgraph(edges).copy() for edges in matchings(graph)] or [nx.create_empty_copy(graph)]
-    for turn in turns:
-        turn.add_nodes_from(graph)
-    return cyclic(tuple(weigh(turn) for turn in turns))
+        raise ConfigError(
+            f"schedule: {section.schedule.name} pairs nodes and needs an undirected graph, found a directed one"
+        )
 
 
 SCHEDULES: dict[str, Callable[[nx.Graph, Weigh, config.Topology], TopologySchedule]] = {
     "static": _static,
     "matchings": _matchings,
+    "random-matchings": _random_matchings,
+    "matcha": _matcha,
 }
 """How the turns come of a graph, by the name of the section's schedule."""
