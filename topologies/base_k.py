@@ -1,13 +1,13 @@
 """Base-(k+1) graph: a cycle of graphs of degree at most k whose product is the exact mean, for any number of nodes.
 
-At most 2 log n / log(k + 1) + 2 turns, weights on the edges (Takezawa et al. 2023, arXiv:2305.11420, algorithms 1 to 3):
+At most 2 log n / log(k + 1) + 2 turns, with given weights (Takezawa et al. 2023, arXiv:2305.11420, algorithms 1 to 3):
 
 - Hyper-Hypercube, where n = n_1 n_2 ... with factors up to k + 1: in turn l those average who differ in digit l alone.
 - Simple Base: n = a_1 (k + 1)^p_1 + a_2 (k + 1)^p_2 + ..., p_1 > p_2 > ...; part l has a_l pieces of (k + 1)^p_l nodes.
-  First each part averages; then part 1, 2, ... in turn gives to whoever is in later parts, which leaves them and each of
-  its own pieces the exact mean, the latter spread over the piece, which averages last.
-- Base: n = p q, where p takes all factors up to k + 1: p blocks of q average by Simple Base, then by Hyper-Hypercube those
-  who have the same place in all blocks; or Simple Base of all n, where that is as short.
+  First each part averages. Then part 1, 2, ... in turn gives to whoever is in later parts, so that the exact mean is
+  that of all later parts and that of each of its own pieces, over which it is spread last.
+- Base: n = p q, where p takes all factors up to k + 1: p blocks of q average by Simple Base, then by Hyper-Hypercube
+  those who have the same place in all blocks; or Simple Base of all n, where that is as short.
 """
 
 from functools import cache

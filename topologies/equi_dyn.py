@@ -3,8 +3,8 @@
 Directed, OD-EquiDyn: node i receives from i + u, W = (1 - eta) I + eta A(u), where A(u) gives weight (n - 1) / n to
 i + u and 1 / n to i. Undirected, OU-EquiDyn: from a random start on, i and i + u pair up if both are free, with weight
 eta (n - 1) / n. Directed and with eta = 1/2, the mean square distance to the mean shrinks in a turn to about half for
-every n, 0.469 with 16 nodes and 0.498 with 256 (EquiTopo, arXiv:2210.07881). Any two nodes may meet, so each is linked to
-all others.
+every n, 0.469 with 16 nodes and 0.498 with 256 (EquiTopo, arXiv:2210.07881). Any two nodes may meet, so each is linked
+to all others.
 """
 
 import networkx as nx

@@ -11,7 +11,6 @@ from random import Random
 import networkx as nx
 
 WEIGHTS = "given"
-TRIES = 100
 
 
 def build(nodes: int, *, offsets: int | None = None, directed: bool = False, seed: int = 0) -> nx.Graph:
@@ -32,8 +31,7 @@ def _connecting(nodes: int, count: int, random: Random) -> list[int]:
         return []
     if count < 1:
         raise ValueError(f"offsets={count}; 1 or more are required")
-    for _ in range(TRIES):
+    drawn = [nodes]
+    while gcd(nodes, *drawn) > 1:
         drawn = [random.randrange(1, nodes) for _ in range(count)]
-        if gcd(nodes, *drawn) == 1:
-            return drawn
-    raise ValueError(f"none of {TRIES} draws of offsets={count} connected nodes={nodes}; raise offsets")
+    return drawn

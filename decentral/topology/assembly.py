@@ -47,11 +47,10 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
     Raises:
         ConfigError: the graphs are not sound, or do not allow what the section asks for.
     """
-    if section.schedule.name == "matcha":
-        _refuse_weights(family, section)
     weigh = _weigh(section.weights or family.weights, section.scaling)
     if family.turn is None and len(family.graphs) == 1:
         graph = checked_graph(family.graphs[0], nodes, family.source)
+        _check_schedule(section, graph, family)
         topology = Topology(section.name, linked([graph]), SCHEDULES[section.schedule.name](graph, weigh, section))
         refuse_swapping(topology.schedule, topology.graph)
         return topology
@@ -62,8 +61,10 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
     if family.turn is not None:
         return _with_own_schedule(family, family.turn, section, nodes, weigh)
     turns = [checked_turn(graph, nodes, family.source) for graph in family.graphs]
-    graph = checked_graph(linked(turns), nodes, family.source)
-    return Topology(section.name, graph, cyclic(tuple(weigh(turn) for turn in turns)))
+    links = linked(turns)
+    directed = any(turn.is_directed() for turn in turns)
+    checked_graph(nx.compose_all([turn.to_directed() for turn in turns]) if directed else links, nodes, family.source)
+    return Topology(section.name, links, cyclic(tuple(weigh(turn) for turn in turns)))
 
 
 def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
@@ -75,10 +76,17 @@ def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
     return nx.freeze(union)
 
 
-def _refuse_weights(family: Family, section: config.Topology) -> None:
-    """Raise ConfigError where weights are asked for, in the experiment or the file, that MATCHA would not use."""
-    found = {"weights": section.weights, "scaling": None if section.scaling == "none" else section.scaling}
-    for key, value in found.items():
+def _check_schedule(section: config.Topology, graph: nx.Graph, family: Family) -> None:
+    """Raise ConfigError where the schedule does not go with the graph, or with weights that are asked for."""
+    name = section.schedule.name
+    if name != "static" and graph.is_directed():
+        raise ConfigError(f"schedule: {name} pairs nodes and needs an undirected graph, found a directed one")
+    if name == "random-matchings" and section.weights == "uniform":
+        raise ConfigError(f"schedule: {name} may leave nodes alone, and weights: uniform needs equal degrees")
+    if name != "matcha":
+        return
+    scaling = None if section.scaling == "none" else section.scaling
+    for key, value in {"weights": section.weights, "scaling": scaling}.items():
         if value is not None:
             raise ConfigError(f"schedule: matcha has a weight of its own, found {key}: {value}; leave {key} out")
     if family.weights != "metropolis":
@@ -113,21 +121,17 @@ def _static(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:  #
     return cyclic((weigh(graph),))
 
 
-def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:
+def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:  # noqa: ARG001  as the others
     """One matching of the graph in each turn: a node mixes with one neighbor at most, over all matchings in turn.
 
     With `metropolis` weights both take the mean of the two.
     """
-    _refuse_directed(graph, section)
     return cyclic(tuple(weigh(_turn(graph, edges)) for edges in matchings(graph) or [()]))
 
 
 def _random_matchings(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
     """A maximal matching in each turn: edges in random order, each taken whose ends are free yet."""
-    _refuse_directed(graph, section)
     assert isinstance(section.schedule, config.RandomMatchings)
-    if section.weights == "uniform":
-        raise ConfigError("schedule: random-matchings may leave nodes alone, and weights: uniform needs equal degrees")
     seed, edges = section.schedule.seed, [edge for edge in graph.edges if edge[0] != edge[1]]
 
     def draw(turn: int) -> MixingMatrix:
@@ -141,12 +145,11 @@ def _random_matchings(graph: nx.Graph, weigh: Weigh, section: config.Topology) -
     return DrawnSchedule(draw, draw(0).kind)
 
 
-def _matcha(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:  # noqa: ARG001  it has its own
-    _refuse_directed(graph, section)
+def _matcha(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
     assert isinstance(section.schedule, config.Matcha)
     parts = matchings(graph)
     if not parts:
-        return cyclic((mixing_matrix(graph, "metropolis"),))
+        return cyclic((weigh(graph),))
     return DrawnSchedule(matcha(parts, len(graph), section.schedule.budget, section.schedule.seed).drawn, "symmetric")
 
 
@@ -155,13 +158,6 @@ def _turn(graph: nx.Graph, edges: Iterable[tuple[int, int]]) -> nx.Graph:
     turn = nx.empty_graph(len(graph))
     turn.add_edges_from((i, j, graph.edges[i, j]) for i, j in edges)
     return turn
-
-
-def _refuse_directed(graph: nx.Graph, section: config.Topology) -> None:
-    if graph.is_directed():
-        raise ConfigError(
-            f"schedule: {section.schedule.name} pairs nodes and needs an undirected graph, found a directed one"
-        )
 
 
 SCHEDULES: dict[str, Callable[[nx.Graph, Weigh, config.Topology], TopologySchedule]] = {

@@ -110,7 +110,7 @@ def _weight(edges: Integers, probabilities: Floats, nodes: int) -> tuple[float, 
     used = edges[probabilities > 0]
     most = 1 / int(np.bincount(used.ravel()).max())
     found = minimize_scalar(rho, bounds=(0, most), method="bounded", options={"xatol": 1e-8}).x
-    alpha = min((round(float(found), WEIGHTS), most), key=rho)
+    alpha = min(round(float(found), WEIGHTS), most)
     return alpha, rho(alpha)
 
 
