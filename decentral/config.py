@@ -253,8 +253,32 @@ class Matchings(Section):
     name: Literal["matchings"]
 
 
+class RandomMatchings(Section):
+    """One partner a round at random: a maximal matching of the graph, drawn anew in each round."""
+
+    name: Literal["random-matchings"]
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of the draws, which are the same at all nodes."""
+
+
+class Matcha(Section):
+    """MATCHA, Wang et al. 2019: each matching of the graph is used by chance, as a communication budget allows.
+
+    It has its own probabilities and its own weight; the topology's `weights` and `scaling` stay unsaid.
+    """
+
+    name: Literal["matcha"]
+    budget: float = Field(0.5, gt=0, le=1)
+    """The mean share of the matchings that a round uses; 1 is all edges in every round."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of the draws, which are the same at all nodes."""
+
+
 Schedule = Annotated[
-    Annotated[Static, Tag("static")] | Annotated[Matchings, Tag("matchings")],
+    Annotated[Static, Tag("static")]
+    | Annotated[Matchings, Tag("matchings")]
+    | Annotated[RandomMatchings, Tag("random-matchings")]
+    | Annotated[Matcha, Tag("matcha")],
     Discriminator(_tag),
     Named,
 ]
@@ -268,11 +292,13 @@ class Topology(OpenSection):
 
     name: str = Field(min_length=1)
     """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
-    weights: Literal["metropolis", "uniform", "given", "column-stochastic"] | None = None
+    weights: Literal["metropolis", "uniform", "given", "column-stochastic", "fastest"] | None = None
     """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`.
-    column-stochastic: the sender's 1/(1 + degree), for push-sum. Unless said, what the file means, else metropolis."""
+    column-stochastic: the sender's 1/(1 + degree), for push-sum. fastest: the least max(|l_2|, |l_n|) approximately, to
+    1e-6, on up to 200 nodes and 1,000 edges. Unless said, what the file means, else metropolis."""
     scaling: Literal["none", "lazy", "optimal"] | Annotated[float, Field(gt=0, le=2)] = "none"
-    """W_s = (1-s) I + s W in place of W. lazy: s = 1/2. optimal: what shrinks disagreement fastest, by the spectrum."""
+    """W_s = (1-s) I + s W in place of W. lazy: s = 1/2. optimal: what shrinks disagreement fastest, by the spectrum,
+    but no more than leaves every node a weight of its own that is not negative."""
     schedule: Schedule = Static()
     """Which edges are used in which round; a schedule is the same at all nodes without communication."""
 

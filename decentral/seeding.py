@@ -13,3 +13,8 @@ def stream(seed: int, node: int, purpose: str) -> np.random.Generator:
 def integer_seed(seed: int, node: int, purpose: str) -> int:
     """The same stream's first 63 bits, for generators that take one integer (torch)."""
     return int(stream(seed, node, purpose).integers(2**63))
+
+
+def turn_stream(seed: int, turn: int, purpose: str) -> np.random.Generator:
+    """The generator of one turn of a schedule, which all nodes share; no turn depends on those before it."""
+    return np.random.default_rng(np.random.SeedSequence([seed, crc32(purpose.encode()), turn]))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentral.seeding import integer_seed, stream
+from decentral.seeding import integer_seed, stream, turn_stream
 
 GOLDEN = [
     ((0, 0, "batches"), [3665040068, 1525538800, 3720528157], 3276069629222062434),
@@ -67,3 +67,11 @@ def test_reading_one_stream_does_not_move_another() -> None:
     first, second = stream(0, 0, "batches"), stream(0, 0, "batches")
     first.standard_normal(100)
     assert second.integers(2**32) == GOLDEN[0][1][0]
+
+
+def test_a_turn_is_drawn_without_those_before_it() -> None:
+    drawn = [turn_stream(3, turn, "matcha").random() for turn in range(100)]
+    assert drawn == [turn_stream(3, turn, "matcha").random() for turn in reversed(range(100))][::-1]
+    assert len(set(drawn)) == 100
+    assert turn_stream(3, 5, "matcha").random() != turn_stream(4, 5, "matcha").random()
+    assert turn_stream(3, 5, "matcha").random() != turn_stream(3, 5, "random-matchings").random()

@@ -8,9 +8,12 @@ import networkx as nx
 
 from decentral import config
 from decentral.errors import ConfigError
+from decentral.seeding import turn_stream
 from decentral.topology.graph import checked_graph, checked_turn
+from decentral.topology.matcha import matcha
 from decentral.topology.matchings import matchings
 from decentral.topology.mixing import MixingMatrix, mixing_matrix
+from decentral.topology.scaling import scaled
 from decentral.topology.schedule import DrawnSchedule, TopologySchedule, cyclic, weakest
 from decentral.topology.topology import Topology, refuse_swapping
 
@@ -47,6 +50,7 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
     weigh = _weigh(section.weights or family.weights, section.scaling)
     if family.turn is None and len(family.graphs) == 1:
         graph = checked_graph(family.graphs[0], nodes, family.source)
+        _check_schedule(section, graph, family)
         topology = Topology(section.name, linked([graph]), SCHEDULES[section.schedule.name](graph, weigh, section))
         refuse_swapping(topology.schedule, topology.graph)
         return topology
@@ -57,8 +61,10 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
     if family.turn is not None:
         return _with_own_schedule(family, family.turn, section, nodes, weigh)
     turns = [checked_turn(graph, nodes, family.source) for graph in family.graphs]
-    graph = checked_graph(linked(turns), nodes, family.source)
-    return Topology(section.name, graph, cyclic(tuple(weigh(turn) for turn in turns)))
+    links = linked(turns)
+    directed = any(turn.is_directed() for turn in turns)
+    checked_graph(nx.compose_all([turn.to_directed() for turn in turns]) if directed else links, nodes, family.source)
+    return Topology(section.name, links, cyclic(tuple(weigh(turn) for turn in turns)))
 
 
 def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
@@ -70,10 +76,28 @@ def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
     return nx.freeze(union)
 
 
+def _check_schedule(section: config.Topology, graph: nx.Graph, family: Family) -> None:
+    """Raise ConfigError where the schedule does not go with the graph, or with weights that are asked for."""
+    name = section.schedule.name
+    if name != "static" and graph.is_directed():
+        raise ConfigError(f"schedule: {name} pairs nodes and needs an undirected graph, found a directed one")
+    if name == "random-matchings" and section.weights == "uniform":
+        raise ConfigError(f"schedule: {name} may leave nodes alone, and weights: uniform needs equal degrees")
+    if name != "matcha":
+        return
+    scaling = None if section.scaling == "none" else section.scaling
+    for key, value in {"weights": section.weights, "scaling": scaling}.items():
+        if value is not None:
+            raise ConfigError(f"schedule: matcha has a weight of its own, found {key}: {value}; leave {key} out")
+    if family.weights != "metropolis":
+        raise ConfigError(
+            f"schedule: matcha has a weight of its own, and {family.source} means weights: {family.weights}; use "
+            "schedule: random-matchings"
+        )
+
+
 def _weigh(weights: str, scaling: str | float) -> Weigh:
-    if scaling != "none":
-        raise ConfigError(f"scaling: {scaling} is not there yet")
-    return lambda graph: mixing_matrix(graph, weights)
+    return lambda graph: scaled(mixing_matrix(graph, weights), scaling)
 
 
 def _with_own_schedule(
@@ -102,16 +126,44 @@ def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:
 
     With `metropolis` weights both take the mean of the two.
     """
-    if graph.is_directed():
-        raise ConfigError("schedule: matchings pairs nodes and needs an undirected graph, found a directed one")
-    turns = [graph.edge_subgraph(edges).copy() for edges in matchings(graph)] or [nx.create_empty_copy(graph)]
-    for turn in turns:
-        turn.add_nodes_from(graph)
-    return cyclic(tuple(weigh(turn) for turn in turns))
+    return cyclic(tuple(weigh(_turn(graph, edges)) for edges in matchings(graph) or [()]))
+
+
+def _random_matchings(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
+    """A maximal matching in each turn: edges in random order, each taken whose ends are free yet."""
+    assert isinstance(section.schedule, config.RandomMatchings)
+    seed, edges = section.schedule.seed, [edge for edge in graph.edges if edge[0] != edge[1]]
+
+    def draw(turn: int) -> MixingMatrix:
+        taken, free = [], set(graph)
+        for at in turn_stream(seed, turn, "random-matchings").permutation(len(edges)).tolist():
+            if free.issuperset(edges[at]):
+                free.difference_update(edges[at])
+                taken.append(edges[at])
+        return weigh(_turn(graph, taken))
+
+    return DrawnSchedule(draw, draw(0).kind)
+
+
+def _matcha(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
+    assert isinstance(section.schedule, config.Matcha)
+    parts = matchings(graph)
+    if not parts:
+        return cyclic((weigh(graph),))
+    return DrawnSchedule(matcha(parts, len(graph), section.schedule.budget, section.schedule.seed).drawn, "symmetric")
+
+
+def _turn(graph: nx.Graph, edges: Iterable[tuple[int, int]]) -> nx.Graph:
+    """All nodes, and some of the edges with their weights."""
+    turn = nx.empty_graph(len(graph))
+    turn.add_edges_from((i, j, graph.edges[i, j]) for i, j in edges)
+    return turn
 
 
 SCHEDULES: dict[str, Callable[[nx.Graph, Weigh, config.Topology], TopologySchedule]] = {
     "static": _static,
     "matchings": _matchings,
+    "random-matchings": _random_matchings,
+    "matcha": _matcha,
 }
 """How the turns come of a graph, by the name of the section's schedule."""

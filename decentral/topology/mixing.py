@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csc_array, csr_array
 
 from decentral.errors import ConfigError, nearest
-from decentral.topology.stochastic import TOLERANCE, Floats, Kind, kind_of, row_sums
-
-Integers = NDArray[np.int64]
+from decentral.topology.fastest_mixing import fastest_weights
+from decentral.topology.stochastic import TOLERANCE, Floats, Integers, Kind, kind_of, row_sums
 
 
 class Row(NamedTuple):
@@ -93,7 +91,7 @@ def metropolis(graph: nx.Graph) -> MixingMatrix:
         )
     edges = _edges(graph)
     degrees = np.bincount(edges.ravel(), minlength=len(graph))
-    return _undirected(edges, 1 / (1 + degrees[edges].max(axis=1)), len(graph))
+    return of_edges(edges, 1 / (1 + degrees[edges].max(axis=1)), len(graph))
 
 
 def uniform(graph: nx.Graph) -> MixingMatrix:
@@ -143,11 +141,28 @@ def given(graph: nx.Graph) -> MixingMatrix:
     return _assembled(arcs, weights, own)
 
 
+def fastest(graph: nx.Graph) -> MixingMatrix:
+    """The weights that mix fastest, approximately: max(|l_2|, |l_n|) is least to within 1e-6 (`fastest_weights`).
+
+    Raises:
+        ConfigError: the graph is directed, not connected, or too large.
+    """
+    if graph.is_directed():
+        raise ConfigError("weights: fastest are symmetric and need an undirected graph, found a directed one")
+    if not nx.is_connected(graph):
+        raise ConfigError(
+            "weights: fastest needs a graph that is connected in each turn, found one that is not; use metropolis"
+        )
+    edges = _edges(graph)
+    return of_edges(edges, fastest_weights(edges, len(graph)), len(graph))
+
+
 WEIGHTS: dict[str, Callable[[nx.Graph], MixingMatrix]] = {
     "metropolis": metropolis,
     "uniform": uniform,
     "given": given,
     "column-stochastic": column_stochastic,
+    "fastest": fastest,
 }
 
 
@@ -160,6 +175,14 @@ def mixing_matrix(graph: nx.Graph, weights: str) -> MixingMatrix:
     if weights not in WEIGHTS:
         raise ConfigError(f"unknown weights {weights!r}{nearest(weights, WEIGHTS)}")
     return WEIGHTS[weights](graph)
+
+
+def of_edges(edges: Integers, weights: Floats, nodes: int) -> MixingMatrix:
+    """The symmetric matrix of undirected edges `(E, 2)` with weights `(E,)`; a node keeps what they leave of 1."""
+    arcs, both = np.concatenate([edges, edges[:, ::-1]]), np.tile(weights, 2)
+    own = 1 - _sent(arcs, both, nodes)
+    own[np.abs(own) <= TOLERANCE] = 0.0
+    return _assembled(arcs, both, own)
 
 
 def _edges(graph: nx.Graph) -> Integers:
@@ -192,11 +215,6 @@ def _given_weight(graph: nx.Graph, i: int, j: int) -> Any:
 def _listed(degrees: Integers) -> str:
     shown = ", ".join(str(degree) for degree in degrees[:6].tolist())
     return shown if len(degrees) <= 6 else f"{shown}, ... {degrees[-1]}"
-
-
-def _undirected(edges: Integers, weights: Floats, nodes: int) -> MixingMatrix:
-    arcs, both = np.concatenate([edges, edges[:, ::-1]]), np.tile(weights, 2)
-    return _assembled(arcs, both, 1 - _sent(arcs, both, nodes))
 
 
 def _assembled(arcs: Integers, weights: Floats, own: Floats) -> MixingMatrix:

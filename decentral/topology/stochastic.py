@@ -17,6 +17,7 @@ TOLERANCE = 1e-12
 """How far a sum may be from 1, and w_ij from w_ji."""
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 Kind = Literal["column-stochastic", "doubly-stochastic", "symmetric"]

@@ -85,6 +85,14 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "dsgd", "order": "combine-then-adapt"},
         "topology": {"name": "ring", "schedule": "matchings"},
     },
+    "one partner at random": {
+        "algorithm": {"name": "dsgd", "order": "combine-then-adapt"},
+        "topology": {"name": "complete", "schedule": {"name": "random-matchings", "seed": 5}},
+    },
+    "matcha": {
+        "algorithm": {"name": "dsgd", "order": "adapt-while-communicate"},
+        "topology": {"name": "star", "schedule": {"name": "matcha", "budget": 0.6}},
+    },
     "groups of two by leaders": {
         "algorithm": {"name": "hierarchical", "group": 2, "order": "combine-then-adapt"},
     },

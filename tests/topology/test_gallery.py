@@ -47,11 +47,11 @@ def test_every_shipped_file(name, nodes):
     if nodes in NOT_FOR.get(name, ()):
         assert f"nodes={nodes}" in str(refused(name, nodes))
         return
-    topology = load(name, nodes)
+    topology = load(name, nodes, weights=None)
     assert topology.nodes == nodes
     W = topology.schedule.matrix(0).dense()
     np.testing.assert_allclose(W.sum(axis=0), 1, rtol=0, atol=1e-12)
-    assert topology.edges == load(name, nodes).edges
+    assert topology.edges == load(name, nodes, weights=None).edges
 
 
 @pytest.mark.parametrize("name", gallery.names())
@@ -61,11 +61,18 @@ def test_every_shipped_file_says_what_it_is(name):
 
 def test_the_gallery():
     assert gallery.names() == (
+        "base_k",
         "complete",
         "davis",
+        "directed_exponential",
+        "equi_dyn",
+        "equi_static",
         "erdos_renyi",
         "exponential",
+        "hierarchical",
         "hypercube",
+        "k_peer_exponential",
+        "one_peer_exponential",
         "random_regular",
         "ring",
         "small_world",
@@ -131,7 +138,7 @@ def test_a_small_world_that_stays_disconnected(monkeypatch):
 
 def test_unknown_names_and_options():
     assert str(refused("rnig")) == "the gallery has no topology 'rnig'; did you mean 'ring'?"
-    assert "known: complete, davis" in str(refused("zzzzz"))
+    assert "known: base_k, complete, davis" in str(refused("zzzzz"))
     unknown = refused("random_regular", degre=3)
     assert str(unknown) == "unknown key; did you mean 'degree'?"
     assert unknown.at == ("topology", "degre")

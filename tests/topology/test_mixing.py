@@ -57,6 +57,60 @@ def test_given_weights_survive_the_way_through_a_graph(graph):
     assert np.array_equal(given(checked_graph(weighted, len(W), "drawn.py")).dense(), W)
 
 
+@st.composite
+def strong_digraphs(draw):
+    """A random directed cycle through all nodes and random further edges."""
+    nodes = draw(st.integers(1, 16))
+    order = draw(st.permutations(range(nodes)))
+    graph = nx.empty_graph(nodes, create_using=nx.DiGraph)
+    graph.add_edges_from((order[i - 1], order[i]) for i in range(nodes) if nodes > 1)
+    pairs = st.tuples(st.integers(0, nodes - 1), st.integers(0, nodes - 1))
+    graph.add_edges_from(draw(st.lists(pairs, max_size=40)))
+    return checked_graph(graph, nodes, "drawn.py")
+
+
+@settings(max_examples=60, deadline=None)
+@sampled(strong_digraphs())
+def test_column_stochastic_weights_keep_the_sum_on_every_digraph(graph):
+    """Push-sum needs no more: columns sum to 1, own weights are positive, an edge is where the graph has one."""
+    W = mixing_matrix(graph, "column-stochastic").dense()
+    assert (W >= 0).all()
+    assert (W.diagonal() > 0).all()
+    assert np.abs(W.sum(axis=0) - 1).max() <= 1e-12
+    for sender in graph:
+        receivers = [j for j in graph.successors(sender) if j != sender]
+        assert [i for i in np.flatnonzero(W[:, sender]) if i != sender] == sorted(receivers)
+        np.testing.assert_allclose(W[[sender, *receivers], sender], 1 / (1 + len(receivers)), rtol=1e-15)
+
+
+@settings(max_examples=40, deadline=None)
+@sampled(strong_digraphs())
+def test_given_weights_survive_the_way_through_a_digraph(graph):
+    W = mixing_matrix(graph, "column-stochastic").dense()
+    weighted = nx.from_numpy_array(W.T, create_using=nx.DiGraph)
+    np.testing.assert_array_equal(given(checked_graph(weighted, len(W), "drawn.py")).dense(), W)
+
+
+@settings(max_examples=40, deadline=None)
+@sampled(st.integers(3, 20), st.sets(st.integers(1, 19), min_size=1, max_size=4), st.booleans())
+def test_uniform_weights_of_regular_graphs_are_doubly_stochastic(nodes, offsets, directed):
+    offsets = {offset % nodes or 1 for offset in offsets} | {1}
+    graph = nx.empty_graph(nodes, create_using=nx.DiGraph if directed else nx.Graph)
+    graph.add_edges_from((i, (i + offset) % nodes) for i in range(nodes) for offset in offsets)
+    W = mixing_matrix(checked_graph(graph, nodes, "drawn.py"), "uniform")
+    assert W.kind in (("doubly-stochastic", "symmetric") if directed else ("symmetric",))
+    assert len({*W.sparse.data.tolist()}) == 1
+    np.testing.assert_allclose(W.dense().sum(axis=1), 1, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@sampled(strong_digraphs())
+def test_symmetric_weights_are_refused_on_every_digraph(graph):
+    for weights in ("metropolis", "fastest"):
+        with pytest.raises(ConfigError, match="undirected graph, found a directed one"):
+            mixing_matrix(graph, weights)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("nodes", [1, 2, 7])
 def test_regular_graphs_take_all_weights_alike(weights, nodes):
