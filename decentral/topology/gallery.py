@@ -11,6 +11,7 @@ An option that is annotated as a Path is relative to the experiment. Where each 
 """
 
 import ast
+import inspect
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -86,6 +87,14 @@ def summary(path: Path) -> str:
     except (OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {blame(error)}") from error
     return (docstring or "").partition("\n")[0]
+
+
+def options(path: Path) -> dict[str, inspect.Parameter]:
+    """The options of a Python file, which runs for this; a data file has none."""
+    if path.suffix != ".py":
+        return {}
+    parameters = inspect.signature(function_of(_executed(path, ()), "build", ())).parameters
+    return dict(list(parameters.items())[1:])
 
 
 def _shipped() -> dict[str, Path]:
