@@ -65,7 +65,7 @@ def _on_earth(degrees: np.ndarray) -> np.ndarray:
 def _read(path: Path, nodes: int) -> tuple[list[tuple[float, float]], bool]:
     """The places, and whether they are latitudes and longitudes."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header, *rows = [[field.strip() for field in row] for row in csv.reader(file) if row]
+        header, *rows = [[field.strip() for field in row] for row in csv.reader(file) if row] or [[]]
     if header not in HEADERS:
         raise ValueError(f"{path} begins with {','.join(header)!r}; the header x,y or latitude,longitude is required")
     if len(rows) != nodes:

@@ -44,7 +44,7 @@ CELLS = 400
 NUMBERED_CELLS = 8
 """Up to this many nodes the entries of a matrix are written out."""
 
-MARGIN = 1.14
+MARGIN = 1.18
 """Half the side of a graph's frame, whose nodes stand between -1 and 1."""
 
 _COLORS = ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.2, 1, 256)), "weights").with_extremes(bad="white")
@@ -86,7 +86,7 @@ def figure_of(topology: Topology, matrix: bool = False, frames: int = FRAMES, sh
     sheet = sheet or Sheet(5.0 if len(turns) == 1 else 2.9, 4)
     figure, frames_of = _frames(len(turns), sheet, bar=as_matrix)
     if sheet.titled:
-        _write_heading(figure, topology, as_matrix and not matrix)
+        _write_heading(figure, topology, len(turns), as_matrix and not matrix)
         for turn, axes in zip(turns, frames_of, strict=True):
             if len(turns) > 1:
                 axes.set_title(f"turn {turn}", color=INK, size=9, pad=4)
@@ -110,9 +110,9 @@ def _frames(count: int, sheet: Sheet, bar: bool) -> tuple[Figure, list[Axes]]:
     """A figure with square frames, and with room for words and a color bar."""
     columns = min(count, sheet.columns)
     rows = ceil(count / columns)
-    top = 0.62 if sheet.titled else 0.0
+    top = 0.62 if sheet.titled else 0.3 if bar else 0.0
     caption = 0.28 if sheet.titled and count > 1 else 0.0
-    ticks = 0.55 if bar else 0.0
+    ticks = 0.66 if bar else 0.0
     across, down = sheet.frame + ticks, sheet.frame + caption + ticks
     width, height = columns * across + (0.85 if bar else 0.0), top + rows * down
     figure, found = Figure(figsize=(width, height)), []
@@ -124,13 +124,17 @@ def _frames(count: int, sheet: Sheet, bar: bool) -> tuple[Figure, list[Axes]]:
     return figure, found
 
 
-def _write_heading(figure: Figure, topology: Topology, too_large: bool) -> None:
+def _write_heading(figure: Figure, topology: Topology, turns: int, too_large: bool) -> None:
     width, height = figure.get_size_inches()
     name = topology.name if len(topology.name) < 40 else f"...{topology.name[-37:]}"
-    said = "the mixing matrix; the graph is too large to draw" if too_large else ""
+    parts = [words(topology)]
+    if topology.schedule.period is None or turns < topology.schedule.period:
+        parts.append(f"the first {turns} are shown")
+    if too_large:
+        parts.append("the mixing matrix, since the graph is too large to draw")
     place: Any = {"color": INK, "va": "top", "ha": "left"}
     figure.text(0.16 / width, 1 - 0.12 / height, name, size=12, weight="bold", **place)
-    figure.text(0.16 / width, 1 - 0.36 / height, "; ".join(filter(None, (words(topology), said))), size=8.5, **place)
+    figure.text(0.16 / width, 1 - 0.36 / height, "; ".join(parts), size=8.5, **place)
 
 
 def _draw_graphs(frames: Sequence[Axes], topology: Topology, matrices: Sequence[MixingMatrix], sheet: Sheet) -> None:
@@ -144,7 +148,7 @@ def _draw_graphs(frames: Sequence[Axes], topology: Topology, matrices: Sequence[
         axes.set(xlim=(-MARGIN, MARGIN), ylim=(MARGIN, -MARGIN), xticks=(), yticks=())
         widths = (0.5 + 4.5 * weights / heaviest) * scale
         if len(matrices) > 1 and len(topology.edges) <= FAINT_DEGREE * topology.nodes:
-            others = [drawn.curve(i, j, 33) for i, j in topology.edges]
+            others = [_curve(drawn, i, j) for i, j in topology.edges]
             axes.add_collection(LineCollection(others, linewidths=0.6, colors=INK, alpha=0.16))
         _draw_arcs(axes, drawn, pairs, widths, radius)
         _draw_nodes(axes, drawn.points, radius, sheet.frame)
@@ -170,12 +174,12 @@ def _radius(points: Floats) -> float:
     apart = np.linalg.norm(points[:, None] - points, axis=2)
     np.fill_diagonal(apart, np.inf)
     nearest = apart.min(axis=1)
-    return float(np.clip(min(0.34 * np.median(nearest), max(0.6 * nearest.min(), 0.045)), 0.026, 0.115))
+    return float(np.clip(min(0.34 * np.median(nearest), max(0.6 * nearest.min(), 0.052)), 0.026, 0.115))
 
 
 def _draw_arcs(axes: Axes, drawn: Layout, arcs: list[tuple[int, int, bool]], widths: Floats, radius: float) -> None:
     both = {(i, j) for i, j, _ in arcs} & {(j, i) for i, j, _ in arcs}
-    curves = [_bowed(drawn.curve(i, j, 33), radius if (i, j) in both else 0.0) for i, j, _ in arcs]
+    curves = [_curve(drawn, i, j, radius if (i, j) in both else 0.0) for i, j, _ in arcs]
     alpha = float(np.clip((60 / max(len(arcs), 1)) ** 0.4, 0.25, 0.75))
     axes.add_collection(LineCollection(curves, linewidths=widths, colors=INK, alpha=alpha, capstyle="butt"))
     directed = zip(curves, widths.tolist(), (one_way for _, _, one_way in arcs), strict=True)
@@ -183,8 +187,10 @@ def _draw_arcs(axes: Axes, drawn: Layout, arcs: list[tuple[int, int, bool]], wid
     axes.add_collection(PolyCollection(heads, facecolors=INK, linewidths=0, zorder=1.5))
 
 
-def _bowed(curve: Floats, by: float) -> Floats:
-    """Bent to its right-hand side, so that the two directions of an edge stay apart."""
+def _curve(drawn: Layout, i: int, j: int, by: float = 0.0) -> Floats:
+    """The points of an edge, bent to its right-hand side, so that the two directions stay apart."""
+    straight = not by and (min(i, j), max(i, j)) not in drawn.bends
+    curve = drawn.curve(i, j, 2 if straight else 25)
     along = curve[-1] - curve[0]
     across = np.array([-along[1], along[0]]) / max(float(np.linalg.norm(along)), 1e-12)
     t = np.linspace(0, 1, len(curve))[:, None]

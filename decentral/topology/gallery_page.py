@@ -20,7 +20,7 @@ from decentral.topology.inline_svg import RC, inline_svg
 from decentral.topology.topology import Topology
 
 FARTHEST = 128
-"""So many nodes more or less are tried, where a family does not come in the size that was asked for."""
+"""So many nodes more are tried, and all that are fewer, where a family does not come in the size that was asked for."""
 
 CARD_FRAMES = 4
 
@@ -73,7 +73,7 @@ def _card(name: str, nodes: int) -> Card:
         try:
             topology = gallery.load(config.Topology(name=name), size, Path())
         except ConfigError as error:
-            reason = reason or _cause(error)
+            reason = reason or _cause(error, nodes)
             continue
         return Card(name, summary, _shown(options), size, reason, topology, analyze(topology))
     return Card(name, summary, _shown(options), nodes, reason, None, None)
@@ -82,15 +82,16 @@ def _card(name: str, nodes: int) -> Card:
 def _sizes(nodes: int) -> Iterator[int]:
     """The size asked for, and then those around it, the nearest first."""
     yield nodes
-    for distance in range(1, FARTHEST + 1):
-        yield nodes + distance
-        if nodes > distance:
+    for distance in range(1, max(nodes, FARTHEST + 1)):
+        if distance <= FARTHEST:
+            yield nodes + distance
+        if distance < nodes:
             yield nodes - distance
 
 
-def _cause(error: ConfigError) -> str:
+def _cause(error: ConfigError, nodes: int) -> str:
     """Of `topologies.davis.build failed: davis.py:12: ValueError: nodes=16; ...` what the file itself says."""
-    return str(error).rpartition("ValueError: ")[2]
+    return str(error).rpartition("ValueError: ")[2].removeprefix(f"nodes={nodes}; ")
 
 
 def _shown(options: Mapping[str, inspect.Parameter]) -> dict[str, str]:
@@ -101,7 +102,7 @@ def _shown(options: Mapping[str, inspect.Parameter]) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    return "by the size" if value is None else str(value)
+    return "unset" if value is None else str(value)
 
 
 def _svg(card: Card) -> str:
@@ -127,6 +128,6 @@ def _facts(card: Card) -> dict[str, str]:
         "Degree": degree,
         "Diameter": f"{one.diameter:,}",
         "Spectral gap": f"{one.gap:.3g}",
-        "Rounds to 1/1000": f"{one.rounds_to_thousandth:,.0f}",
+        "Rounds": f"{one.rounds_to_thousandth:,.0f}",
         **turns,
     }

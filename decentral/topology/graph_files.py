@@ -62,7 +62,7 @@ def edge_list(content: bytes) -> nx.Graph:
 
 def comma_separated(content: bytes) -> nx.Graph:
     """The undirected graph of a table of edges: `i,j` or `i,j,weight` a row, or columns in the order of a header."""
-    rows = csv.reader(StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    rows = csv.reader(StringIO(content.decode("utf-8-sig"), newline=""), strict=True, skipinitialspace=True)
     graph, columns = nx.Graph(), ["source", "target", "weight"]
     for first, row in enumerate(rows):
         fields = [field.strip() for field in row]

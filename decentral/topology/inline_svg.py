@@ -49,7 +49,7 @@ def _owned(key: str, value: str, prefix: str) -> str:
     """An attribute's value: ids become the figure's own, ink the page's, and text takes the reader's font."""
     if key == "id":
         return f"{prefix}-{value}"
-    if key == "href":
+    if key == "href" and value.startswith("#"):
         return f"#{prefix}-{value.removeprefix('#')}"
     value = value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
     return re.sub(r"'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)

@@ -34,7 +34,7 @@ class Layout:
 
     Args:
         points: `(n, 2)` positions x, y; y points down.
-        circular: whether the nodes stand on a circle, in order.
+        circular: whether the nodes stand on one circle.
         bends: of each edge (i, j), i < j, that is not straight: how far `(2,)` its control point is from its middle.
     """
 
@@ -65,8 +65,10 @@ def layout(
         sparse_degree: up to this mean degree forces are tried.
     """
     circle = _on_circle(graph)
-    if len(graph) < 4 or max(degree for _, degree in graph.degree) <= 2:
+    if len(graph) < 4:
         return circle
+    if max(degree for _, degree in graph.degree) <= 2:
+        return Layout(_arc(graph), True, {}) if nx.is_tree(graph) else circle
     if len(placed := _placed(graph)) and _nearest(placed) > apart:
         return Layout(placed, False, _out_of_the_way(graph, placed, clear))
     if nx.is_tree(graph):
@@ -96,6 +98,14 @@ def crossings(graph: nx.Graph, points: Floats) -> int:
 def _on_circle(graph: nx.Graph) -> Layout:
     points = _circle(len(graph))
     return Layout(points, True, dict(_inwards(graph, range(len(graph)), points, np.zeros(2))))
+
+
+def _arc(path: nx.Graph) -> Floats:
+    """A circle that does not close, from one end of a path to the other."""
+    first = min(node for node, degree in path.degree if degree == 1)
+    points, angle = np.zeros((len(path), 2)), tau * np.linspace(0.06, 0.94, len(path))
+    points[list(nx.dfs_preorder_nodes(path, first))] = np.stack([np.sin(angle), -np.cos(angle)], axis=1)
+    return points
 
 
 def _inwards(
