@@ -128,6 +128,6 @@ def _facts(card: Card) -> dict[str, str]:
         "Degree": degree,
         "Diameter": f"{one.diameter:,}",
         "Spectral gap": f"{one.gap:.3g}",
-        "Rounds": f"{one.rounds_to_thousandth:,.0f}",
+        "Rounds": f"{one.rounds_to_thousandth:,.0f}".replace("inf", "never"),
         **turns,
     }
