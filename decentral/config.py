@@ -291,7 +291,7 @@ class Topology(OpenSection):
     """
 
     name: str = Field(min_length=1)
-    """A name of `decentral topology list`, or a path to a .py, .graphml, .edgelist or .txt file."""
+    """A name of `decentral topology list`, or a file: .py, .graphml, .gml, .edgelist, .txt, .csv, .npy or .json."""
     weights: Literal["metropolis", "uniform", "given", "column-stochastic", "fastest"] | None = None
     """metropolis: 1/(1 + max degree). uniform: 1/(1 + degree), regular graphs only. given: the edges' `weight`.
     column-stochastic: the sender's 1/(1 + degree), for push-sum. fastest: the least max(|l_2|, |l_n|) approximately, to

@@ -1,4 +1,4 @@
-"""`decentral topology list|show`: the gallery, and one of its graphs."""
+"""`decentral topology list|show|gallery`: the gallery, and one of its graphs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from decentral.cli import topology_gallery
 from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson
 from decentral.errors import ConfigError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from decentral.topology.topology import Topology
 
 app = typer.Typer(help="The gallery of graphs.", no_args_is_help=True)
+app.command("gallery")(topology_gallery.gallery)
 
 
 @app.command("list")
@@ -41,6 +43,8 @@ def show(
         list[str] | None,
         typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of the graph, weights= or schedule=."),
     ] = None,
+    output: topology_gallery.Output = None,
+    matrix: topology_gallery.Matrix = False,
     json: AsJson = False,
 ) -> None:
     """Draw a graph and say how fast it mixes."""
@@ -48,12 +52,14 @@ def show(
     from decentral.topology.analysis import analyze
     from decentral.topology.picture import draw
 
+    file = topology_gallery.checked(output, topology_gallery.PICTURES, matrix)
     section, topology = loaded(name, nodes, options or ())
     analysis = analyze(topology)
+    written = {} if file is None else topology_gallery.picture(topology, file, matrix)
     if json:
-        print_json(section.model_dump(mode="json") | analysis.as_dict())
+        print_json(section.model_dump(mode="json") | analysis.as_dict() | written)
         return
-    stdout().print(draw(topology), markup=False)
+    stdout().print(draw(topology) if file is None else str(file), markup=False)
     for line in analysis_lines(analysis):
         stdout().print(line)
 

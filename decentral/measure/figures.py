@@ -4,13 +4,9 @@ Every function is pure and its output deterministic. What is drawn in ink become
 middle tones, so that a figure stands on a light page and on a dark one.
 """
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib
 import networkx as nx
@@ -25,15 +21,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from decentral.measure.comparison import TopologySummary
 from decentral.measure.tables import byte_unit, in_loss, in_percent, said, tick
+from decentral.topology.inline_svg import ACCENT, INK, RC, inline_svg
 
 Floats = npt.NDArray[np.float64]
 
-INK = "#010203"
-ACCENT = "#3b82d6"
-RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "decentral", "font.size": 8.5, "text.parse_math": False}
 DRAWN_EDGES = 3000
 DRAWN_NODES = 2000
-SVG = "http://www.w3.org/2000/svg"
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ def curves_svg(
     _name_axis(axes.yaxis, y)
     names = [one.name if len(one.name) < 46 else f"{one.name[:44]}…" for one in series]
     figure.legend(drawn, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=INK)
-    return _rendered(figure, prefix, label)
+    return inline_svg(figure, prefix, label)
 
 
 @matplotlib.rc_context(RC)
@@ -116,7 +109,7 @@ def topology_svg(topology: TopologySummary, *, prefix: str, label: str) -> str:
     axes.scatter(places[:, 0], places[:, 1], s=size, c=ACCENT, zorder=2, linewidths=0)
     for node, (x, y) in enumerate(places if numbered else []):
         axes.text(x, y, str(node), ha="center", va="center_baseline", size=8, color="white", weight="bold")
-    return _rendered(figure, prefix, label)
+    return inline_svg(figure, prefix, label)
 
 
 def _draw(axes: Axes, one: Series, x: str, y: str) -> Line2D:
@@ -218,32 +211,3 @@ def _places(topology: TopologySummary) -> Floats:
     found = np.array([places[node][::-1] for node in range(topology.nodes)], dtype=np.float64)
     found -= (found.max(axis=0) + found.min(axis=0)) / 2
     return np.divide(found, max(float(np.abs(found).max()), 1e-9))
-
-
-def _rendered(figure: Figure, prefix: str, label: str) -> str:
-    drawing = io.StringIO()
-    with warnings.catch_warnings():
-        # The reader's fonts draw the text; that matplotlib's own lacks a glyph does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(drawing.getvalue())
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
-            parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        named = [(key.rpartition("}")[2], value) for key, value in element.items()]
-        element.attrib = {name: _owned(name, value, prefix) for name, value in named}
-    joins = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
-    root.attrib = {"xmlns": SVG, "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label, **joins}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _owned(key: str, value: str, prefix: str) -> str:
-    """An attribute's value: ids become the figure's own, ink the page's, and text takes the reader's font."""
-    if key == "id":
-        return f"{prefix}-{value}"
-    if key == "href":
-        return f"#{prefix}-{value.removeprefix('#')}"
-    value = value.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
-    return re.sub(r"'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)

@@ -68,10 +68,10 @@ def topology_of(family: Family, section: config.Topology, nodes: int) -> Topolog
 
 
 def linked(graphs: Iterable[nx.Graph]) -> nx.Graph:
-    """The links of all turns: an undirected graph with no attributes."""
+    """The links of all turns: an undirected graph with no attributes but the nodes' `pos`."""
     union = nx.Graph()
     for graph in graphs:
-        union.add_nodes_from(graph)
+        union.add_nodes_from(graph.nodes(data=True))
         union.add_edges_from(graph.edges)
     return nx.freeze(union)
 

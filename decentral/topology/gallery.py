@@ -5,9 +5,13 @@ section. It returns a networkx graph, or a list of them, which take turns. With 
 same options, each turn has the edges that this returns: a graph, or (i, j) or (i, j, weight); `build` then returns the
 graph of all edges that may occur. `WEIGHTS = "given"` says that the edges carry their weights. It is the user's code
 and runs as such; data files are only read.
+
+An option that is annotated as a Path is relative to the experiment. Where each node of a graph has an attribute `pos`,
+(x, y), pictures place it there.
 """
 
 import ast
+import inspect
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -85,6 +89,14 @@ def summary(path: Path) -> str:
     return (docstring or "").partition("\n")[0]
 
 
+def options(path: Path) -> dict[str, inspect.Parameter]:
+    """The options of a Python file, which runs for this; a data file has none."""
+    if path.suffix != ".py":
+        return {}
+    parameters = inspect.signature(function_of(_executed(path, ()), "build", ())).parameters
+    return dict(list(parameters.items())[1:])
+
+
 def _shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped("topologies").iterdir()) if path.suffix in SUFFIXES}
 
@@ -103,23 +115,34 @@ def _family(section: config.Topology, nodes: int, folder: Path) -> Family:
     if path.suffix != ".py":
         return Family([_read(path, section.options, section.path)], source)
     module = _executed(path, section.path)
-    return _of_module(module, source, section.options, nodes, section.path)
+    return _of_module(module, source, section.options, nodes, section.path, folder)
 
 
-def _of_module(module: ModuleType, source: str, options: Mapping[str, Any], nodes: int, at: KeyPath) -> Family:
+def _of_module(
+    module: ModuleType, source: str, options: Mapping[str, Any], nodes: int, at: KeyPath, folder: Path
+) -> Family:
     """`build(nodes, *, ...)` gives the graph, or those of a cycle; `schedule(turn, nodes, *, ...)` a turn's edges."""
     build, weights = function_of(module, "build", at), getattr(module, "WEIGHTS", "metropolis")
-    built = called(build, nodes, options=checked_options(build, options, at, positional=1), at=at)
+    placed = _placed(checked_options(build, options, at, positional=1), folder)
+    built = called(build, nodes, options=placed, at=at)
     graphs = built if isinstance(built, list | tuple) and built else [built]
     if not hasattr(module, "schedule"):
         return Family(graphs, source, weights=weights)
     own = function_of(module, "schedule", at)
-    checked = checked_options(own, options, at, positional=2)
+    checked = _placed(checked_options(own, options, at, positional=2), folder)
 
     def turn(number: int) -> object:
         return called(own, number, nodes, options=checked, at=at)
 
     return Family(graphs, source, turn, weights)
+
+
+def _placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options that are paths, as those of the experiment: beside it, else in the current directory."""
+    return {
+        key: folder / value if isinstance(value, Path) and (folder / value).exists() else value
+        for key, value in options.items()
+    }
 
 
 def _executed(path: Path, at: KeyPath) -> ModuleType:

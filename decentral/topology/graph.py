@@ -16,7 +16,9 @@ MAX_EDGES = 20_000_000
 
 
 def checked_graph(graph: object, nodes: int, source: str) -> nx.Graph:
-    """A frozen copy with the nodes 0..nodes-1 in order and no edge attribute but `weight`; self-loops are kept.
+    """A frozen copy with the nodes 0..nodes-1 in order and no attributes but the edges' `weight` and the nodes' `pos`.
+
+    Self-loops are kept; `pos` is kept where every node has two finite numbers.
 
     Args:
         graph: what a `build(nodes)` returned or a file holds.
@@ -115,7 +117,21 @@ def _plain(graph: nx.Graph) -> nx.Graph:
     edges = ((int(i), int(j), weight) for i, j, weight in graph.edges(data="weight"))
     for i, j, weight in sorted((edge if directed else (*sorted(edge[:2]), edge[2]) for edge in edges), key=_ends):
         plain.add_edge(i, j, **({} if weight is None else {"weight": float(weight)}))
+    nx.set_node_attributes(plain, _positions(graph), "pos")
     return plain
+
+
+def _positions(graph: nx.Graph) -> dict[int, tuple[float, float]]:
+    found = {}
+    for node, pos in graph.nodes(data="pos"):
+        try:
+            x, y = (float(coordinate) for coordinate in pos)
+        except (TypeError, ValueError):
+            return {}
+        if not (isfinite(x) and isfinite(y)):
+            return {}
+        found[int(node)] = (x, y)
+    return found
 
 
 def _ends(edge: tuple[int, int, object]) -> tuple[int, int]:

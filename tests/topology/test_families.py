@@ -1,270 +1,209 @@
-"""Schedules of the gallery: what the papers promise of each, by the matrices that the files lead to."""
+"""What the files of the gallery say of their graphs, beyond what every one of them must hold."""
 
-from functools import reduce
-from math import ceil, log
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from decentral.errors import ConfigError
 from decentral.loading import example_with
 from decentral.topology import gallery
-from decentral.topology.stochastic import Floats
-from decentral.topology.topology import Topology
+from decentral.topology.analysis import analyze
 
 
-def load(name: str, nodes: int, **options: Any) -> Topology:
-    return gallery.load(example_with(topology={"name": name, **options}).topology, nodes, Path())
+def load(name, nodes, folder=Path(), **options):
+    return gallery.load(example_with(topology={"name": name, **options}).topology, nodes, folder)
 
 
-def turns(topology: Topology, drawn: int = 12) -> list[Floats]:
-    return [topology.schedule.matrix(turn).dense() for turn in range(topology.schedule.period or drawn)]
+def edges(name, nodes, **options):
+    return list(load(name, nodes, **options).edges)
 
 
-def off_mean(topology: Topology) -> Floats:
-    """The product of a period, less J."""
-    n = topology.nodes
-    return reduce(lambda before, W: W @ before, turns(topology), np.eye(n)) - 1 / n
-
-
-FAMILIES: dict[str, list[tuple[dict[str, Any], str]]] = {
-    "base_k": [({"k": k}, "symmetric") for k in (1, 2, 3)],
-    "one_peer_exponential": [({}, "doubly-stochastic")],
-    "directed_exponential": [({}, "doubly-stochastic")],
-    "k_peer_exponential": [({"k": k}, "doubly-stochastic") for k in (1, 2)],
-    "equi_static": [({}, "symmetric"), ({"directed": True}, "doubly-stochastic")],
-    "equi_dyn": [({}, "symmetric"), ({"directed": True}, "doubly-stochastic"), ({"eta": 1.0}, "symmetric")],
-    "hierarchical": [({}, "symmetric"), ({"outer": "star", "links": 1, "inner": 2}, "symmetric")],
-}
-CASES = [(name, options, kind) for name, cases in FAMILIES.items() for options, kind in cases]
-
-
-@pytest.mark.parametrize(("name", "options", "kind"), CASES, ids=[f"{name}-{options}" for name, options, _ in CASES])
-@settings(max_examples=15, deadline=None)
-@given(nodes=st.integers(3, 40))
-@example(nodes=31)
-def test_every_matrix_is_what_it_claims(name: str, options: dict[str, Any], kind: str, nodes: int) -> None:
-    topology = load(name, nodes, **options)
-    for W in turns(topology):
-        assert W.min() >= 0
-        assert np.abs(W.sum(axis=0) - 1).max() <= 1e-12
-        assert np.abs(W.sum(axis=1) - 1).max() <= 1e-12
-        if kind == "symmetric":
-            assert np.abs(W - W.T).max() <= 1e-12
-    assert topology.schedule.kind in (kind, "symmetric")
-    assert nodes != 31 or topology.schedule.kind == kind
-    for turn in range(3):
-        for i, j in zip(*np.nonzero(topology.schedule.matrix(turn).dense()), strict=True):
-            assert i == j or j in topology.neighbors(int(i))
-
-
-def neighbors(W: Floats) -> int:
-    return int(((W - np.diag(W.diagonal())) > 0).sum(axis=1).max(initial=0))
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_a_base_graph_comes_to_the_exact_mean(k: int) -> None:
-    """Takezawa et al. 2023: for any number of nodes, in 2 log n / log(k + 1) + 2 turns, each of degree k or less."""
-    for nodes in range(1, 100):
-        topology = load("base_k", nodes, k=k)
-        assert np.abs(off_mean(topology)).max() <= 1e-12, nodes
-        assert max(map(neighbors, turns(topology))) <= k, nodes
-        assert topology.schedule.period <= 2 * log(nodes) / log(k + 1) + 2, nodes
+def refused(name, nodes, folder=Path(), **options):
+    with pytest.raises(ConfigError) as caught:
+        load(name, nodes, folder, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "k", "period"), [(15, 2, 4), (17, 2, 5), (30, 2, 5), (5, 1, 5), (6, 1, 4), (16, 1, 4), (27, 2, 3)]
-)
-def test_a_base_graph_is_as_short_as_published(nodes: int, k: int, period: int) -> None:
-    assert load("base_k", nodes, k=k).schedule.period == period
-
-
-@pytest.mark.parametrize("nodes", [2, 4, 8, 16, 64])
-def test_one_peer_exponential_is_exact_at_powers_of_two(nodes: int) -> None:
-    topology = load("one_peer_exponential", nodes)
-    assert topology.schedule.period == log(nodes, 2)
-    assert np.abs(off_mean(topology)).max() <= 1e-15
-    assert {neighbors(W) for W in turns(topology)} == {1}
-
-
-def test_one_peer_exponential_is_not_exact_elsewhere() -> None:
-    assert np.linalg.norm(off_mean(load("one_peer_exponential", 6))) == pytest.approx(0.354, abs=5e-4)
-    assert load("one_peer_exponential", 6).row(0, turn=2).to == (4,)
-    assert load("one_peer_exponential", 6).row(0, turn=2).weights == {0: 0.5, 2: 0.5}
-
-
-@pytest.mark.parametrize(
-    ("nodes", "k", "deviation"),
-    [(15, 2, 0.508), (17, 2, 0.602), (30, 2, 0.109), (6, 1, 0.433), (12, 1, 0.418), (27, 2, 0), (25, 4, 0)],
-)
-def test_k_peer_exponential_is_off_by_what_is_published(nodes: int, k: int, deviation: float) -> None:
-    topology = load("k_peer_exponential", nodes, k=k)
-    assert np.linalg.norm(off_mean(topology), 2) == pytest.approx(deviation, abs=5.5e-4)
-    reach = (k + 1) ** topology.schedule.period
-    angles = np.pi * np.arange(1, nodes) / nodes
-    formula = np.abs(np.sin(angles * reach) / (reach * np.sin(angles))).max()
-    assert np.linalg.norm(off_mean(topology), 2) == pytest.approx(formula, abs=1e-12)
-    assert {neighbors(W) for W in turns(topology)} == {k}
-
-
-def test_the_directed_exponential_graph_sends_to_powers_of_two() -> None:
-    row = load("directed_exponential", 12).row(0)
-    assert row.to == (1, 2, 4, 8)
-    assert row.sources == (4, 8, 10, 11)
-    assert row.weights == dict.fromkeys((0, 4, 8, 10, 11), 0.2)
-
-
-def basis(nodes: int, offset: int) -> Floats:
-    """A(u) of the paper: node i gives weight (n - 1) / n to i + u and 1 / n to itself."""
-    return np.eye(nodes) / nodes + (nodes - 1) / nodes * np.roll(np.eye(nodes), offset, axis=1)
-
-
-@pytest.mark.parametrize("nodes", [2, 6, 7, 16])
-def test_equi_static_is_the_mean_of_its_offsets(nodes: int) -> None:
-    (directed,), (undirected,) = (turns(load("equi_static", nodes, directed=d, seed=3)) for d in (True, False))
-    count = ceil(log(nodes, 2))
-    shares = directed[0, 1:] * nodes / (nodes - 1) * count
-    np.testing.assert_allclose(shares, shares.round(), rtol=0, atol=1e-12)
-    expected = sum(int(share) * basis(nodes, u) for u, share in enumerate(shares.round(), start=1)) / count
-    np.testing.assert_allclose(directed, expected, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(undirected, (expected + expected.T) / 2, rtol=0, atol=1e-15)
-    assert neighbors(directed) <= count
-
-
-def test_the_gap_of_equi_static_does_not_shrink_with_the_nodes() -> None:
-    """Song et al. 2022, theorem 1: with M = 8 ln(2 n / p) / (3 e^2) the norm is below e with chance 1 - p."""
-    for nodes in (16, 64, 256):
-        count = ceil(8 * log(2 * nodes / 0.1) / (3 * 0.7**2))
-        norms = [
-            np.linalg.norm(turns(load("equi_static", nodes, directed=True, offsets=count, seed=seed))[0] - 1 / nodes, 2)
-            for seed in range(5)
-        ]
-        assert max(norms) < 0.7
-
-
-def test_directed_equi_dyn_halves_the_mean_square_at_every_size() -> None:
-    """Over all offsets, the mean of ||W x||^2 / ||x||^2 of every x with mean zero: .469 at 16 nodes, .492 at 64."""
-    for nodes, factor in ((16, 0.469), (64, 0.492)):
-        topology, seen, turn = load("equi_dyn", nodes, directed=True), {}, 0
-        while len(seen) < nodes - 1:
-            row = topology.row(0, turn)
-            (seen_offset,) = row.sources
-            seen[seen_offset] = topology.schedule.matrix(turn)
-            turn += 1
-        matrices = [matrix.dense() - 1 / nodes for matrix in seen.values()]
-        mean = sum(W.T @ W for W in matrices) / len(matrices)
-        off = np.eye(nodes) - 1 / nodes
-        assert np.trace(mean) / (nodes - 1) == pytest.approx(factor, abs=5e-4)
-        np.testing.assert_allclose(mean, np.trace(mean) / (nodes - 1) * off, rtol=0, atol=1e-12)
-
-
-def test_directed_equi_dyn_at_256_nodes() -> None:
-    """The same from eigenvalues, all on one circle: 1 - eta + eta A(u)."""
-    (W,) = (load("equi_dyn", 256, directed=True).schedule.matrix(turn).dense() for turn in (0,))
-    (offset,) = np.flatnonzero(W[0, 1:]) + 1
-    np.testing.assert_allclose(W, 0.5 * np.eye(256) + 0.5 * basis(256, int(offset)), rtol=0, atol=1e-15)
-    waves = np.exp(2j * np.pi * np.outer(np.arange(1, 256), np.arange(1, 256)) / 256)  # offset, frequency
-    factors = (np.abs(W[0, 0] + W[0, offset] * waves) ** 2).mean(axis=0)
-    np.testing.assert_allclose(factors, 0.498, rtol=0, atol=5e-4)
-
-
-@pytest.mark.parametrize("nodes", [2, 5, 16])
-def test_undirected_equi_dyn_pairs_nodes_at_one_offset(nodes: int) -> None:
-    topology = load("equi_dyn", nodes, eta=0.53)
-    for turn in range(30):
-        W = topology.schedule.matrix(turn).dense()
-        pairs = [(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(W, 1)), strict=True)]
-        assert pairs
-        assert len({min((j - i) % nodes, (i - j) % nodes) for i, j in pairs}) == 1
-        assert len({node for pair in pairs for node in pair}) == 2 * len(pairs)
-        for i, j in pairs:
-            assert W[i, j] == pytest.approx(0.53 * (nodes - 1) / nodes)
-            assert W[i, i] == pytest.approx(1 - 0.53 + 0.53 / nodes)
-
-
-def test_equi_dyn_depends_on_seed_and_turn_alone() -> None:
-    def drawn(order: list[int], **options: Any) -> list[bytes]:
-        schedule = load("equi_dyn", 12, **options).schedule
-        found = {turn: schedule.matrix(turn).dense().tobytes() for turn in order}
-        return [found[turn] for turn in sorted(order)]
-
-    assert drawn([0, 1, 2, 999]) == drawn([999, 2, 1, 0])
-    assert drawn([0, 1, 2], seed=1) != drawn([0, 1, 2])
-
-
-def test_groups_of_equal_size_mix_as_the_outer_graph_does() -> None:
-    topology = load("hierarchical", 12, groups=4)
-    inside, between = turns(topology)
-    np.testing.assert_allclose(inside, np.kron(np.eye(4), np.full((3, 3), 1 / 3)), rtol=0, atol=1e-15)
-    ring = turns(load("ring", 4))[0]
-    np.testing.assert_allclose(between @ inside, np.kron(ring, np.full((3, 3), 1 / 3)), rtol=0, atol=1e-15)
-
-
-def test_groups_of_unequal_size() -> None:
-    topology = load("hierarchical", 9, groups=[2, 4, 3], outer="path", inner=2)
-    assert topology.schedule.period == 3
-    assert topology.row(0, turn=0).sources == topology.row(0, turn=1).sources == (1,)
-    assert topology.row(5, turn=0).sources == (2, 3, 4)
-    assert [topology.row(node, turn=2).sources for node in range(9)] == [
-        (2,),
-        (3,),
-        (0, 6),
-        (1, 7),
-        (8,),
-        (),
-        (2,),
-        (3,),
-        (4,),
-    ]
-    leaders = load("hierarchical", 9, groups=[2, 4, 3], outer="star", links=1)
-    assert [node for node in range(9) if leaders.row(node, turn=1).sources] == [0, 2, 6]
-    assert leaders.row(0, turn=1).sources == (2, 6)
-    assert load("hierarchical", 10, groups=3).row(3).sources == (0, 1, 2)
-    assert load("hierarchical", 5, groups=1).schedule.period == load("hierarchical", 5, groups=5).schedule.period == 1
-    assert load("hierarchical", 5, groups=5).edges == load("ring", 5).edges
-
-
-def test_a_hypercube_one_partner_at_a_time_is_exact_after_its_dimension() -> None:
-    topology = load("hypercube", 16, schedule="matchings")
-    assert topology.schedule.period == 4
-    assert np.abs(off_mean(topology)).max() <= 1e-15
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "nodes", "l2", "ln"),
     [
-        ("base_k", {"k": 0}, "k=0; a node needs 1 neighbor or more"),
-        ("k_peer_exponential", {"k": 0}, "k=0; a node has 1 neighbor or more"),
-        ("k_peer_exponential", {"k": 8}, "k=8 for nodes=8; a node has at most nodes-1 neighbors"),
-        ("equi_static", {"offsets": 0}, "offsets=0; 1 or more are required"),
-        ("equi_dyn", {"eta": 0}, "eta=0.0; required: more than 0, at most 1"),
-        ("equi_dyn", {"eta": 1.1}, "eta=1.1; required"),
-        ("equi_dyn", {"seed": -1}, "seed=-1; required: 0 or more"),
-        ("hierarchical", {"groups": [3, 3]}, "groups=[3, 3] for nodes=8; sizes of 1 or more that sum to nodes"),
-        ("hierarchical", {"groups": [8, 0]}, "sizes of 1 or more"),
-        ("hierarchical", {"groups": 9}, "groups=9 for nodes=8; 1 to nodes are required"),
-        ("hierarchical", {"links": 0}, "links=0; 1 or more"),
-        ("hierarchical", {"inner": 0}, "inner=0; 1 turn or more"),
-        ("hierarchical", {"outer": "tree"}, "found 'tree'"),
-        ("directed_exponential", {"weights": "metropolis"}, "need an undirected graph, found a directed one"),
-        ("one_peer_exponential", {"weights": "metropolis"}, "need an undirected graph, found a directed one"),
+        ("karate", 34, 0.9688, -0.0799),
+        ("florentine", 15, 0.9426, -0.1812),
+        ("les_miserables", 77, 0.9927, -0.0534),
+        ("two_cliques", 32, 0.9934, None),
+        ("double_binary_trees", 32, 1 - 0.134, None),
+        ("tree", 32, 1 - 0.0097, None),
+        ("grid", 1024, 1 - 0.00196, None),
+        ("fat_tree", 16, 1 - 4 / 12, None),
+        ("fat_tree", 54, 1 - 6 / 20, None),
+        ("fat_tree", 128, 1 - 8 / 28, None),
+        ("path", 16, (1 + 2 * np.cos(np.pi / 16)) / 3, None),
     ],
 )
-def test_options_that_do_not_fit(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(name, 8, **options)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_the_eigenvalues_that_the_files_name(name, nodes, l2, ln):
+    analysis = analyze(load(name, nodes))
+    assert analysis.l2 == pytest.approx(l2, abs=1e-3 if name == "double_binary_trees" else 6e-5)
+    assert analysis.gap == pytest.approx(1 - analysis.l2)
+    if ln is not None:
+        assert analysis.ln == pytest.approx(ln, abs=6e-5)
 
 
-def test_small_numbers_of_nodes() -> None:
-    for name in FAMILIES:
-        for nodes in (1, 2):
-            topology = load(name, nodes)
-            assert nx.is_connected(topology.graph)
-            assert np.abs(turns(topology)[0].sum(axis=0) - 1).max() <= 1e-12
+@pytest.mark.parametrize(("name", "nodes", "links", "most"), [("karate", 34, 78, 17), ("les_miserables", 77, 254, 36)])
+def test_social_networks_are_plain(name, nodes, links, most):
+    topology = load(name, nodes)
+    assert len(topology.edges) == links
+    assert max(len(topology.neighbors(node)) for node in range(nodes)) == most
+    assert "has no weight" in refused(name, nodes, weights="given")
+    assert f"has exactly {nodes}" in refused(name, nodes + 1)
+
+
+def test_the_hubs_that_the_files_name():
+    assert len(load("florentine", 15).neighbors(1)) == 6
+    assert len(load("les_miserables", 77).neighbors(10)) == 36
+    assert list(nx.florentine_families_graph())[1] == "Medici"
+    assert list(nx.les_miserables_graph())[10] == "Valjean"
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "options", "wanted"),
+    [
+        ("path", 4, {}, [(0, 1), (1, 2), (2, 3)]),
+        ("grid", 6, {}, [(0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5)]),
+        ("two_cliques", 6, {}, [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (4, 5)]),
+        ("two_cliques", 5, {"path": 1}, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ("double_binary_trees", 4, {}, [(0, 1), (0, 2), (1, 3), (2, 3)]),
+        ("racks", 5, {"racks": [3, 2]}, [(0, 1), (0, 2), (0, 3), (1, 2), (3, 4)]),
+        ("racks", 4, {"racks": 2, "uplinks": 2}, [(0, 1), (0, 2), (1, 3), (2, 3)]),
+        ("racks", 4, {"racks": 4, "between": "star"}, [(0, 1), (0, 2), (0, 3)]),
+        ("racks", 4, {"racks": 4, "between": "path"}, [(0, 1), (1, 2), (2, 3)]),
+        ("racks", 3, {"racks": 1}, [(0, 1), (0, 2), (1, 2)]),
+        ("caveman", 4, {"caves": 1}, [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]),
+    ],
+)
+def test_edges(name, nodes, options, wanted):
+    assert edges(name, nodes, **options) == wanted
+
+
+@pytest.mark.parametrize("nodes", [9, 32, 33, 100])
+def test_two_cliques_are_networkx_barbells(nodes):
+    if nodes % 2 == 0:
+        assert nx.utils.edges_equal(load("two_cliques", nodes).graph.edges, nx.barbell_graph(nodes // 2, 0).edges)
+    assert nx.is_isomorphic(load("two_cliques", 9, path=3).graph, nx.barbell_graph(3, 3))
+    assert len(list(nx.bridges(load("two_cliques", nodes).graph))) == 1
+
+
+@pytest.mark.parametrize(("caves", "size"), [(3, 4), (4, 5), (2, 6), (5, 3)])
+def test_caves_of_one_size_are_those_of_networkx(caves, size):
+    theirs = nx.connected_caveman_graph(caves, size)
+    assert set(edges("caveman", caves * size, caves=caves)) == {(min(e), max(e)) for e in theirs.edges}
+
+
+@pytest.mark.parametrize("nodes", [4, 7, 16, 32, 100])
+def test_double_binary_trees(nodes):
+    """Both trees span the nodes, and no node has children in both."""
+    topology = load("double_binary_trees", nodes)
+    tree = load("tree", nodes).edges
+    mirrored = {tuple(sorted((nodes - 1 - i, nodes - 1 - j))) for i, j in tree}
+    assert set(topology.edges) == set(tree) | mirrored
+    assert max(len(topology.neighbors(node)) for node in range(nodes)) <= 4
+
+
+def test_a_fat_tree_joins_what_differs_in_one_coordinate():
+    topology = load("fat_tree", 54)  # 6 ports: 6 pods of 3 switches of 3 hosts
+    assert {len(topology.neighbors(node)) for node in range(54)} == {2 * 6 - 3}
+    assert topology.neighbors(0) == (1, 2, 3, 6, 9, 18, 27, 36, 45)
+    assert nx.diameter(topology.graph) == 3
+
+
+def test_racks_by_a_map():
+    topology = load("racks", 10, racks=[4, 4, 2], between="complete", uplinks=2)
+    rack = [0] * 4 + [1] * 4 + [2] * 2
+    between = [(i, j) for i, j in topology.edges if rack[i] != rack[j]]
+    assert between == [(0, 4), (0, 8), (1, 5), (1, 9), (4, 8), (5, 9)]
+    assert len(topology.edges) - len(between) == 6 + 6 + 1
+
+
+def test_geographic_links_are_the_short_ones():
+    topology = load("geographic", 40, radius=0.4, seed=1)
+    pos = np.array([topology.graph.nodes[node]["pos"] for node in range(40)])
+    near = np.linalg.norm(pos[:, None] - pos, axis=2) <= 0.4
+    assert set(topology.edges) == {(i, j) for i, j in np.argwhere(near).tolist() if i < j}
+    assert edges("geographic", 40, seed=1) != edges("geographic", 40, seed=2)
+
+
+@pytest.mark.parametrize("nodes", [2, 50, 500])
+def test_geographic_grows_its_radius_until_all_are_connected(nodes):
+    for seed in range(5):
+        assert nx.is_connected(load("geographic", nodes, seed=seed).graph)
+
+
+def test_geographic_places_from_a_file(tmp_path):
+    (tmp_path / "flat.csv").write_text("x,y\n0,0\n3,4\n6,8\n100, 0\n")
+    assert list(load("geographic", 4, tmp_path, places="flat.csv", radius=95).edges)[:2] == [(0, 1), (0, 2)]
+    assert "not connected" in refused("geographic", 4, tmp_path, places="flat.csv", radius=5)
+    cities = "latitude,longitude\n52.52,13.40\n48.86,2.35\n40.71,-74.01\n"  # Berlin, Paris, New York
+    (tmp_path / "cities.csv").write_text(cities)
+    near = load("geographic", 3, tmp_path, places="cities.csv", radius=6000)
+    assert near.edges == ((0, 1), (1, 2))  # 878 and 5837 km; Berlin to New York are 6385
+    assert len(load("geographic", 3, tmp_path, places="cities.csv", radius=6400).edges) == 3
+    assert near.graph.nodes[0]["pos"] == (13.4, -52.52)
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "options", "message"),
+    [
+        ("two_cliques", 8, {"path": 7}, "path=7 for nodes=8"),
+        ("two_cliques", 8, {"path": -1}, "path=-1"),
+        ("caveman", 8, {"caves": 9}, "caves=9 for nodes=8"),
+        ("caveman", 8, {"caves": 0}, "caves=0"),
+        ("racks", 8, {"racks": [4, 3]}, "racks=[4, 3] hold 7 nodes for nodes=8"),
+        ("racks", 8, {"racks": [8, 0]}, "racks=[8, 0]"),
+        ("racks", 8, {"racks": []}, "racks=[] hold 0"),
+        ("racks", 8, {"racks": 9}, "racks=9 for nodes=8"),
+        ("racks", 8, {"racks": "many"}, "found 'many'"),
+        ("racks", 8, {"uplinks": 5}, "uplinks=5 for racks of 4"),
+        ("racks", 8, {"between": "rings"}, "found 'rings'"),
+        ("grid", 8, {"rows": 3}, "rows=3 does not divide nodes=8"),
+        ("grid", 7, {}, "nodes=7 is prime"),
+        ("fat_tree", 100, {}, "k^3/4 hosts: 54 or 128"),
+        ("geographic", 8, {"radius": -1}, "radius=-1"),
+        ("geographic", 8, {"places": "gone.csv"}, "gone.csv"),
+    ],
+)
+def test_options_that_do_not_fit(name, nodes, options, message):
+    assert message in refused(name, nodes, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "begins with ''; the header x,y or"),
+        ("0,0\n1,1\n", "begins with '0,0'; the header x,y or latitude,longitude is required"),
+        ("x,y\n0,0\n", "holds 1 places for nodes=2"),
+        ("x,y\n0,0\n1\n", "the place of node 1"),
+        ("x,y\n0,0\n1,nan\n", "the place of node 1"),
+        ("x,y\n0,0\n1,east\n", "two numbers are required"),
+    ],
+)
+def test_places_that_cannot_be_read(tmp_path, text, message):
+    (tmp_path / "places.csv").write_text(text)
+    assert message in refused("geographic", 2, tmp_path, places="places.csv")
+
+
+def test_positions_are_kept_only_where_they_are_sound(tmp_path):
+    file = tmp_path / "mine.py"
+    for pos, kept in (
+        ("(0, i)", True),
+        ("[0.5, -i]", True),
+        ("None", False),
+        ("(0, float('nan'))", False),
+        ("7", False),
+    ):
+        file.write_text(
+            "import networkx as nx\n\ndef build(nodes):\n    graph = nx.path_graph(nodes)\n"
+            f"    nx.set_node_attributes(graph, {{i: {pos} for i in graph}}, 'pos')\n    return graph\n"
+        )
+        assert all("pos" in data for _, data in load("mine.py", 4, tmp_path).graph.nodes(data=True)) == kept

@@ -14,7 +14,12 @@ SIZES = (1, 2, 3, 4, 8, 9, 16, 31, 32)
 
 NOT_FOR: dict[str, set[int]] = {
     "davis": set(SIZES) - {32},
+    "fat_tree": set(SIZES) - {2, 16},
+    "florentine": set(SIZES),
+    "grid": {31},
     "hypercube": {3, 9, 31},
+    "karate": set(SIZES),
+    "les_miserables": set(SIZES),
     "random_regular": {1, 2, 3, 4},
     "small_world": {1, 2, 3, 4},
     "torus": {31},
@@ -62,23 +67,34 @@ def test_every_shipped_file_says_what_it_is(name):
 def test_the_gallery():
     assert gallery.names() == (
         "base_k",
+        "caveman",
         "complete",
         "davis",
         "directed_exponential",
+        "double_binary_trees",
         "equi_dyn",
         "equi_static",
         "erdos_renyi",
         "exponential",
+        "fat_tree",
+        "florentine",
+        "geographic",
+        "grid",
         "hierarchical",
         "hypercube",
         "k_peer_exponential",
+        "karate",
+        "les_miserables",
         "one_peer_exponential",
+        "path",
+        "racks",
         "random_regular",
         "ring",
         "small_world",
         "star",
         "torus",
         "tree",
+        "two_cliques",
     )
 
 
@@ -138,7 +154,7 @@ def test_a_small_world_that_stays_disconnected(monkeypatch):
 
 def test_unknown_names_and_options():
     assert str(refused("rnig")) == "the gallery has no topology 'rnig'; did you mean 'ring'?"
-    assert "known: base_k, complete, davis" in str(refused("zzzzz"))
+    assert "known: base_k, caveman, complete" in str(refused("zzzzz"))
     unknown = refused("random_regular", degre=3)
     assert str(unknown) == "unknown key; did you mean 'degree'?"
     assert unknown.at == ("topology", "degre")
@@ -212,7 +228,7 @@ def test_faults_in_a_users_file(tmp_path, text, message):
 
 def test_files_that_are_not_there(tmp_path):
     assert f"no file mine.py in {tmp_path}" in str(refused("mine.py", 8, tmp_path))
-    assert "a topology file is one of .py, .graphml" in str(refused("graphs/mine.gml", 8, tmp_path))
+    assert "a topology file is one of .py, .graphml" in str(refused("graphs/mine.dot", 8, tmp_path))
 
 
 def test_summaries_do_not_run_the_file(tmp_path):
