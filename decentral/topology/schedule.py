@@ -76,15 +76,19 @@ class DrawnSchedule(TopologySchedule):
 
     Args:
         draw: the matrix of a turn.
-        kind: what every one of them must be.
+        of_kind: what every one of them must be.
     """
 
     draw: Callable[[int], MixingMatrix]
-    kind: Kind
+    of_kind: Kind
 
     @property
     def period(self) -> None:
         return None
+
+    @property
+    def kind(self) -> Kind:
+        return self.of_kind
 
     def matrix(self, turn: int) -> MixingMatrix:
         """The mixing matrix of a turn.
