@@ -45,7 +45,9 @@ def _d2(analysis: Analysis) -> tuple[bool, str]:
             False,
             f"the last eigenvalue {analysis.ln:.4f} {where} -1/3 and must be above; use scaling: lazy, (I + W)/2",
         )
-    return True, f"the mixing matrix is symmetric, its last eigenvalue {analysis.ln:.4f} above -1/3"
+    return True, f"the mixing matrix is symmetric, its last eigenvalue {analysis.ln:.4f} above -1/3".replace(
+        "-0.0000", "0.0000"
+    )
 
 
 def _choco(analysis: Analysis) -> tuple[bool, str]:

@@ -92,7 +92,7 @@ def analyze(topology: Topology) -> Analysis:
 def averaged(topology: Topology) -> tuple[MixingMatrix, float]:
     """The mean matrix over the turns of a schedule, and the gap per turn."""
     turns = turns_of(topology.schedule)
-    return mean_of(turns), contraction_of(topology.schedule, turns).gap
+    return mean_of(turns), contraction_of(topology.schedule, turns, counted=False).gap
 
 
 def _spectrum_of(

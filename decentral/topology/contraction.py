@@ -49,8 +49,12 @@ class Contraction:
     meaning: str
 
 
-def contraction_of(schedule: TopologySchedule, turns: Sequence[MixingMatrix]) -> Contraction:
-    """The contraction of a schedule whose turns, or a sample of them where they are drawn, are `turns`."""
+def contraction_of(schedule: TopologySchedule, turns: Sequence[MixingMatrix], counted: bool = True) -> Contraction:
+    """The contraction of a schedule whose turns, or a sample of them where they are drawn, are `turns`.
+
+    Args:
+        counted: whether to count rounds by products where that can be done, which takes a while.
+    """
     if schedule.kind == "column-stochastic":
         rho = _root(second_modulus(product(turns)), len(turns))
         return _by_rate(rho, False, "the second largest modulus of an eigenvalue, per turn")
@@ -63,7 +67,7 @@ def contraction_of(schedule: TopologySchedule, turns: Sequence[MixingMatrix]) ->
     meaning = "the second singular value" + (
         f" of the product of {len(turns)} turns, per turn" if len(turns) > 1 else ""
     )
-    if turns[0].n > MULTIPLIED_NODES:
+    if turns[0].n > MULTIPLIED_NODES or not counted:
         return _by_rate(rho, False, meaning)
     return Contraction(1 - rho, _multiplied(turns), True, meaning)
 

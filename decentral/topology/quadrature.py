@@ -48,7 +48,7 @@ def estimated(W: csr_array) -> tuple[Variance, str]:
     measures = [_measure(run.diagonal[:, p], run.off[:, p]) for p in range(starts.shape[1])]
 
     def forms(gamma: float) -> Floats:
-        return lengths * np.array([weights @ _walk(values**2, gamma) for values, weights in measures])
+        return np.asarray(lengths * [float(weights @ _walk(values**2, gamma)) for values, weights in measures])
 
     def variance(gamma: float) -> tuple[float, float | None]:
         found, ones = forms(gamma), 1 / (n * (1 - gamma))

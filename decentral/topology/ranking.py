@@ -138,7 +138,7 @@ def _entry(name: str, topology: Topology, sent: Traffic, wish: Wish) -> Entry:
     return Entry(
         name=name,
         messages=sent.messages_busiest,
-        gap=contraction_of(topology.schedule, turns_of(topology.schedule)).gap,
+        gap=contraction_of(topology.schedule, turns_of(topology.schedule), counted=False).gap,
         neighbors=neighbors,
         gamma=gamma,
         learning_rate=learning_rate,

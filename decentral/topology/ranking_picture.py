@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from decentral.errors import ConfigError
 from decentral.topology.ranking import Entry, Wish
@@ -42,16 +43,17 @@ def _curves(figure: Figure, entries: Sequence[Entry]) -> None:
     colors = matplotlib.colormaps["tab10"]
     for place, entry in reversed(list(enumerate(entries))):
         rates = [entry.rates.rate(float(learning_rate)) for learning_rate in LEARNING_RATES]
-        heights = [np.nan if rate is None or rate < 0 else rate for rate in rates]
+        heights = [np.nan if rate is None else rate for rate in rates]
         named = place < NAMED
         label = f"{place + 1}. {entry.name}" if named else None
         color, width, above = (colors(place), 1.8, 3) if named else ("0.8", 1.0, 1)
         axes.plot(LEARNING_RATES, heights, color=color, linewidth=width, zorder=above, label=label)
         if named and entry.rate is not None and entry.rate > 0:
             axes.plot(entry.learning_rate, entry.rate, "o", color=color, markersize=4, zorder=above)
-    axes.set(
-        xscale="log", xlabel="learning rate", ylabel="rate: E||x||² shrinks by this share per round", ylim=(0, None)
-    )
+    axes.set(xscale="log", xlabel="learning rate", ylabel="rate: E||x||² shrinks by this share per round")
+    axes.set_ylim(0, 1.08 * max([entry.rate for entry in entries if entry.rate], default=1))
+    axes.set_xlim(min(entry.learning_rate for entry in entries) / 10, 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     handles, labels = axes.get_legend_handles_labels()
     others = f"gray: {len(entries) - NAMED} more" if len(entries) > NAMED else None
     axes.legend(handles[::-1], labels[::-1], title=others, loc="upper left", frameon=False)
