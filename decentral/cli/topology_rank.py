@@ -55,7 +55,8 @@ def rank(
     _check(wish)
     entries, omitted = ranked(gallery.names(), nodes, degree_max, wish)
     if not entries:
-        raise ConfigError(f"no graph of the gallery has {nodes} nodes and degree {degree_max}; raise --degree-max")
+        bound = "" if degree_max is None else f" and at most {degree_max} neighbors in a round; raise --degree-max"
+        raise ConfigError(f"no graph of the gallery has {nodes} nodes{bound}")
     sentences = [sentence for sentence in (_meaning(wish), why_not_the_gap(entries, wish)) if sentence is not None]
     at_most = "" if degree_max is None else f", at most {degree_max} neighbors in a round"
     title = f"{nodes} nodes{at_most}"

@@ -67,7 +67,7 @@ class QuadraticRates:
         """
         check_learning_rate(learning_rate)
         if abs(learning_rate - 1) < 1e-9:
-            return 1 - self._shrink(-REACH, 1)
+            return 1 - (self._noise - 1) * self._variance(0.0)
         side = 1 if learning_rate < 1 else -1
         wanted = (1 / learning_rate - 1) / side  # sqrt((zeta - 1) gamma v)
         if self._spread(self._top) < wanted or self._spread(-REACH) > wanted:
@@ -97,8 +97,11 @@ class QuadraticRates:
     def _spread(self, u: float) -> float:
         """sqrt((zeta - 1) gamma v(gamma))."""
         gamma = 1 / (1 + exp(-u))
+        return sqrt((self._noise - 1) * gamma * self._variance(gamma))
+
+    def _variance(self, gamma: float) -> float:
         mean, worst = self._neighbors.variance(gamma)
-        return sqrt((self._noise - 1) * gamma * (mean if worst is None else worst))
+        return mean if worst is None else worst
 
     def _learning_rate(self, u: float, side: int) -> float:
         return 1 / (1 + side * self._spread(u))

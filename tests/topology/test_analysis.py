@@ -123,8 +123,8 @@ def test_json_knows_no_infinity():
 
 
 def test_a_schedule_is_judged_by_the_product_of_its_matrices() -> None:
-    """One partner a round on a ring of four: two turns are an exact average, one is none. On longer rings rho is the root of the
-    product's second singular value, and gossip shrinks the disagreement at that rate.
+    """One partner a round on a ring of four: two turns are an exact average, one is none. On longer rings rho is the
+    root of the product's second singular value, and gossip shrinks the disagreement at that rate.
     """
     four = analyze(load("ring", 4, schedule="matchings"))
     assert (four.gap, four.rounds_to_halve) == (1.0, 2)
