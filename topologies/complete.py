@@ -6,6 +6,11 @@ clothes, with n (n - 1) / 2 edges.
 
 import networkx as nx
 
+MOST_EDGES = 5_000_000
+
 
 def build(nodes: int) -> nx.Graph:
+    edges = nodes * (nodes - 1) // 2
+    if edges > MOST_EDGES:
+        raise ValueError(f"nodes={nodes} have {edges:,} edges, above {MOST_EDGES:,}; take fewer nodes or another graph")
     return nx.complete_graph(nodes)

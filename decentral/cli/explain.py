@@ -122,12 +122,21 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
 def analysis_lines(analysis: "Analysis") -> list[str]:
     """A graph's numbers in words."""
     exact = "" if analysis.diameter_exact else "at least "
+    about = "" if analysis.rounds_exact else "about "
     return [
         f"  {analysis.nodes} nodes, {analysis.edges} edges, degree {analysis.degree_min} to {analysis.degree_max}, "
         f"diameter {exact}{analysis.diameter}",
-        f"  second eigenvalue {analysis.l2:.4f}, last {analysis.ln:.4f}, spectral gap {analysis.gap:.4f}".replace(
-            "-0.0000", "0.0000"
-        ),
-        f"  rounds in which gossip alone halves disagreement: {analysis.rounds_to_halve:.3g}; "
-        f"brings it to a thousandth: {analysis.rounds_to_thousandth:.3g}",
+        f"  {_spectrum_words(analysis)}, spectral gap {analysis.gap:.4g}".replace("-0.0000", "0.0000"),
+        f"  rounds in which gossip alone halves disagreement: {about}{analysis.rounds_to_halve:,.0f}; "
+        f"divides it by e: {about}{analysis.rounds_to_e:,.0f}; "
+        f"by a thousand: {about}{analysis.rounds_to_thousandth:,.0f}",
     ]
+
+
+def _spectrum_words(analysis: "Analysis") -> str:
+    of = "" if analysis.period == 1 else "of the mean matrix: "
+    if analysis.l2 is not None and analysis.ln is not None:
+        return f"{of}second eigenvalue {analysis.l2:.4f}, last {analysis.ln:.4f}"
+    singular = analysis.second_singular_value
+    beside = "" if singular is None else f", second singular value {singular:.4f}"
+    return f"{of}second largest modulus of an eigenvalue {analysis.second_modulus or 0:.4f}{beside}"

@@ -24,6 +24,8 @@ from decentral.cli import (
     simulate,
     speedup,
     topology,
+    topology_explain,
+    topology_rank,
     topology_walk,
     trace,
     train,
@@ -53,6 +55,8 @@ app.command("launch")(launch.launch)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("export", help=export.HELP)(export.export)
+topology.app.command("explain")(topology_explain.explain)
+topology.app.command("rank")(topology_rank.rank)
 topology.app.command("walk")(topology_walk.walk)
 app.add_typer(topology.app, name="topology")
 app.add_typer(bench.app, name="bench")

@@ -99,7 +99,7 @@ class TopologySummary(Document):
 
     nodes: int
     edges: list[tuple[int, int, float]]
-    """(i, j, w_ij) with i < j."""
+    """(i, j, w_ij) with i < j; of a directed graph the mean of w_ij and w_ji."""
     self_weights: list[float]
     spectral_gap: float
     max_degree: int

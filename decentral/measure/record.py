@@ -97,7 +97,7 @@ def summary_of(topology: Topology) -> TopologySummary:
     rows = [mean.row(node).weights for node in range(topology.nodes)]
     return TopologySummary(
         nodes=topology.nodes,
-        edges=[(i, j, rows[i].get(j, 0.0)) for i, j in topology.edges],
+        edges=[(i, j, (rows[i].get(j, 0.0) + rows[j].get(i, 0.0)) / 2) for i, j in topology.edges],
         self_weights=[row[node] for node, row in enumerate(rows)],
         spectral_gap=gap,
         max_degree=max((len(topology.neighbors(node)) for node in range(topology.nodes)), default=0),
