@@ -62,7 +62,7 @@ def warm_up(dtype: torch.dtype) -> None:
         add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled without the GIL, and kept on disk for the next process where a folder for that can be written."""
     try:
         return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
@@ -81,7 +81,7 @@ def _at(typing_context: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  n
     return types.CPointer(like.dtype)(types.uintp, like), generate
 
 
-@_compiled
+@compiled
 def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
     count, scratch = addresses.size, np.empty(CHUNK, out.dtype)
     u, v, w = weights[0], weights[min(1, count - 1)], weights[min(2, count - 1)]
@@ -112,7 +112,7 @@ def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
                     target[i] = total[i] + weight * part[i]
 
 
-@_compiled
+@compiled
 def _add_bfloat16(x: Any, weights: Any, addresses: Any, like: Any) -> None:
     bits = np.empty(CHUNK, np.uint32)
     for start in range(0, x.size, CHUNK):
