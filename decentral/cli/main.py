@@ -15,6 +15,7 @@ import typer
 
 from decentral.cli import (
     bench,
+    bench_compress,
     check,
     doctor,
     explain,
@@ -53,6 +54,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("export", help=export.HELP)(export.export)
 app.add_typer(topology.app, name="topology")
+bench.app.command("compress")(bench_compress.compress)
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")
 

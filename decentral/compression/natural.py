@@ -101,7 +101,7 @@ def _encode(
                 carried = keys[i] + number(noise >> np.uint32(9))
             part[i] = min(carried >> mantissa, topmost)
         signs = words[start // 64 : (start + size + 63) // 64]
-        signs_of(signs, keys, u[:size])
+        signs_of(signs, u, size, limit)
         if target.size:
             _values(u[:size], part, signs, limit)
             settle(target, start, step, u[:size], True)

@@ -129,14 +129,13 @@ def drained(lanes: Any) -> Any:
 
 
 @compiled
-def signs_of(words: Any, keys: Any, values: Any) -> None:
-    """The sign bits of up to CHUNK values, 64 to a word; `keys: (CHUNK,)` is scratch."""
-    bits = values.view(keys.dtype)
-    keys[: values.size] = bits
-    keys[values.size :] = 0
-    top = keys.dtype.type(1) << keys.dtype.type(8 * keys.itemsize - 1)
+def signs_of(words: Any, values: Any, size: Any, like: Any) -> None:
+    """The sign bits of the first `size` values, 64 to a word. `values: (CHUNK,)` are zero from there on afterwards."""
+    for i in range(size, values.size):
+        values[i] = 0
+    bits, top = values.view(like.dtype), ~(~like.dtype.type(0) >> like.dtype.type(1))
     for i in range(words.size):
-        words[i] = mask_at_least(keys, 64 * i, top)
+        words[i] = mask_at_least(bits, 64 * i, top)
 
 
 @compiled

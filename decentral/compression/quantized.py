@@ -9,7 +9,7 @@ at most |x|_2: omega = min(d / 4s^2, sqrt(d) / s), d the size of a block. Divide
 delta = 1 / (1 + omega), as CHOCO has it (Koloskova et al. 2019, arXiv:1902.00340, section 3.5).
 
 QSGD: Alistarh et al. 2017 (arXiv:1610.02132), with the 2-norm; LEAD (arXiv:2007.00232) has the maximum norm, 2 bits and
-blocks of 512. Random numbers have 16 bits, so a probability is off by up to 2^-17. A block whose norm is too small to
+blocks of 512. Probabilities have 16 bits: s x_i / N is rounded to a multiple of 2^-16, evenly. A block whose norm is too small to
 divide by, about 2^-120 in float32, is sent as zeros.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
-from decentral.compression.key import Key, drawn, halves
+from decentral.compression.key import Key, drawn_16, halves
 from decentral.compression.passes import (
     LANES,
     add_squares,
@@ -49,7 +49,7 @@ class Quantized(Compressor):
     Args:
         bits: of a number, 2, 4 or 8.
         norm: l2, or inf for the maximum.
-        block: numbers that have a norm of their own; 0 for the whole vector.
+        block: numbers that have a norm of their own, a multiple of 4; 0 for the whole vector.
         unbiased: whether C is unbiased, or contractive by division.
         stochastic: whether it rounds at random; to the nearest it is not unbiased.
     """
@@ -164,14 +164,13 @@ def _encode(
     high: Any,
 ) -> Any:
     u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype)
-    ints, values = np.empty(CHUNK, np.int8), np.empty(CHUNK, x.dtype)
-    top, found = x.dtype.type(levels), np.empty(1, limit.dtype)
-    unfit, filled, begin = 0, 0, 0
+    ints, found = np.empty(CHUNK, np.int32), np.empty(1, limit.dtype)
+    unfit = 0
     for block in range(scales.size):
-        end = min((block + 1) * span, x.size)
+        begin, end = block * span, min((block + 1) * span, x.size)
         if by_maximum:
             found[0] = 0
-            for start in range(block * span, end, CHUNK):
+            for start in range(begin, end, CHUNK):
                 size = min(CHUNK, end - start)
                 load(u[:size], x, reference, start)
                 key = largest_key(keys[:size], u[:size])
@@ -179,48 +178,49 @@ def _encode(
                     unfit += unfit_in(keys[:size], limit[0])
                 found[0] = max(found[0], key)
             scales[block] = found.view(x.dtype)[0]
-        inverse = _inverse(scales, block, top)
-        start = block * span
-        while start < end:
-            size = min(CHUNK - filled, end - start)
-            load(u[:size], x, reference, start)
-            _round(ints[filled : filled + size], u[:size], inverse, top, stochastic, low, high, start)
+        inverse = _inverse(scales, block, levels)
+        worth = unit * scales[block]
+        for start in range(begin, end, CHUNK):
+            size = min(CHUNK, end - start)
+            if not (by_maximum and end - begin <= CHUNK):
+                load(u[:size], x, reference, start)
+            if stochastic:
+                _round_at_random(ints[:size], u, inverse, low, high, start)
+            else:
+                _round_to_nearest(ints[:size], u, inverse)
+            pack(codes[start * bits // 8 :], ints[:size], bits)
             if target.size:
-                worth = unit * scales[block]
                 for i in range(size):
-                    values[i] = x.dtype.type(ints[filled + i]) * worth
-                settle(target, start, step, values[:size], True)
-            filled, start = filled + size, start + size
-            if filled == CHUNK or start == x.size:
-                pack(codes[begin * bits // 8 :], ints[:filled], bits)
-                begin, filled = begin + filled, 0
+                    u[i] = x.dtype.type(ints[i]) * worth
+                settle(target, start, step, u[:size], True)
     return unfit
 
 
 @compiled
-def _inverse(scales: Any, block: Any, top: Any) -> Any:
-    """s / N; where that overflows, N and what is sent are 0."""
-    scale = scales[block]
-    if scale * scales.dtype.type(2.0**120 if scales.itemsize == 4 else 2.0**1000) < 1:
+def _inverse(scales: Any, block: Any, levels: Any) -> Any:
+    """s / N, or so little less that no number is beyond s; where that overflows, N and what is sent are 0."""
+    number, scale = scales.dtype.type, scales[block]
+    if scale * number(2.0**120 if scales.itemsize == 4 else 2.0**1000) < 1:
         scales[block] = 0
-        return scales.dtype.type(0)
-    return top / scale
+        return number(0)
+    return number(levels) / scale * number(1 - 2.0**-22)
 
 
 @compiled
-def _round(
-    ints: Any, values: Any, inverse: Any, top: Any, stochastic: Any, low: Any, high: Any, start: Any
-) -> None:
-    number = values.dtype.type
-    if stochastic:
-        for i in range(values.size):
-            noise = np.int32(drawn(low, high, np.uint32(start + i)) >> np.uint32(16))
-            level = np.floor(values[i] * inverse + (number(noise) + number(0.5)) * number(2.0**-16))
-            ints[i] = np.int32(min(max(level, -top), top))
-    else:
-        for i in range(values.size):
-            level = np.rint(values[i] * inverse)
-            ints[i] = np.int32(min(max(level, -top), top))
+def _round_at_random(ints: Any, values: Any, inverse: Any, low: Any, high: Any, start: Any) -> None:
+    """floor(t + r) as the integer part of t + (128 + r), in which r has the 16 bits that are left beside 128."""
+    raised = np.empty(CHUNK, np.float32)
+    bits = raised.view(np.uint32)
+    for i in range(ints.size):
+        bits[i] = np.uint32(0x43000000) | drawn_16(low, high, np.uint32(start + i))
+    for i in range(ints.size):
+        ints[i] = np.int32(values[i] * inverse + raised[i]) - np.int32(128)
+
+
+@compiled
+def _round_to_nearest(ints: Any, values: Any, inverse: Any) -> None:
+    for i in range(ints.size):
+        ints[i] = np.int32(np.rint(values[i] * inverse))
 
 
 @compiled
@@ -289,15 +289,11 @@ def _decode(
     codes: Any, scales: Any, unit: Any, bits: Any, span: Any, target: Any, weight: Any, adding: Any
 ) -> None:
     ints, values = np.empty(CHUNK, np.int8), np.empty(CHUNK, target.dtype)
-    for start in range(0, target.size, CHUNK):
-        size = min(CHUNK, target.size - start)
-        unpack(ints[:size], codes[start * bits // 8 :], bits)
-        done = 0
-        while done < size:
-            block = (start + done) // span
-            upto = min(size, (block + 1) * span - start)
-            worth = unit * scales[block]
-            for i in range(done, upto):
+    for block in range(scales.size):
+        end, worth = min((block + 1) * span, target.size), unit * scales[block]
+        for start in range(block * span, end, CHUNK):
+            size = min(CHUNK, end - start)
+            unpack(ints[:size], codes[start * bits // 8 :], bits)
+            for i in range(size):
                 values[i] = target.dtype.type(ints[i]) * worth
-            done = upto
-        settle(target, start, weight, values[:size], adding)
+            settle(target, start, weight, values[:size], adding)

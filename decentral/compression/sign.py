@@ -110,7 +110,7 @@ def _encode(x: Any, reference: Any, ends: Any, words: Any, scales: Any, limit: A
         load(u[:size], x, reference, start)
         if largest_key(keys[:size], u[:size]) >= limit[0]:
             unfit += unfit_in(keys[:size], limit[0])
-        signs_of(words[start // 64 : (start + size + 63) // 64], keys, u[:size])
+        signs_of(words[start // 64 : (start + size + 63) // 64], u, size, limit)
         done = 0
         while done < size:  # a chunk may hold the ends of several tensors
             upto = min(size, ends[tensor] - start)

@@ -81,7 +81,7 @@ class Sketch(Compressor):
 @compiled
 def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> Any:
     u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype)
-    unfit = 0
+    unfit, word = 0, 0
     for first in range(0, x.size, sums.size):
         row = min(sums.size, x.size - first)
         for start in range(0, row, CHUNK):
@@ -89,7 +89,7 @@ def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> 
             load(u[:size], x, reference, first + start)
             if largest_key(keys[:size], u[:size]) >= limit[0]:
                 unfit += unfit_in(keys[:size], limit[0])
-            _flip(u[:size], limit, low, high, first + start)
+            word = _flip(u[:size], limit, low, high, word)
             part = sums[start : start + size]
             for i in range(size):
                 part[i] += u[i]
@@ -99,19 +99,27 @@ def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> 
 @compiled
 def _spread(sums: Any, like: Any, target: Any, weight: Any, adding: Any, low: Any, high: Any) -> None:
     u = np.empty(CHUNK, target.dtype)
+    word = 0
     for first in range(0, target.size, sums.size):
         row = min(sums.size, target.size - first)
         for start in range(0, row, CHUNK):
             size = min(CHUNK, row - start)
-            u[:size] = sums[start : start + size]
-            _flip(u[:size], like, low, high, first + start)
+            part = sums[start : start + size]
+            for i in range(size):
+                u[i] = part[i]
+            word = _flip(u[:size], like, low, high, word)
             settle(target, first + start, weight, u[:size], adding)
 
 
 @compiled
-def _flip(values: Any, like: Any, low: Any, high: Any, start: Any) -> None:
-    """Give each value the sign that its place has."""
+def _flip(values: Any, like: Any, low: Any, high: Any, word: Any) -> Any:
+    """Change signs by the stream's bits from its 32-bit number `word` on; returns the number that comes next."""
     bits, number = values.view(like.dtype), like.dtype.type
-    width = number(8 * like.itemsize - 32)
-    for i in range(values.size):
-        bits[i] ^= number(drawn(low, high, np.uint32(start + i)) & np.uint32(0x80000000)) << width
+    width, top = number(8 * like.itemsize - 1), ~(~number(0) >> number(1))
+    for begin in range(0, values.size, 32):
+        drawn_bits = number(drawn(low, high, np.uint32(word)))
+        word += 1
+        part = bits[begin : min(begin + 32, values.size)]
+        for i in range(part.size):
+            part[i] ^= (drawn_bits >> number(i)) << width & top
+    return word
