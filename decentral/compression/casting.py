@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
-from decentral.compression.passes import key_of, largest_key, load, settle, unfit_in
+from decentral.compression.passes import key_of, load, settle, unfit_in
 from decentral.fused import CHUNK, add_bfloat16, compiled, is_fusible
 
 
@@ -103,14 +103,13 @@ class Float16(Cast):
 
 @compiled
 def _to_bfloat16(x: Any, reference: Any, target: Any, step: Any, out: Any, limit: Any) -> Any:
-    u, keys, single = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype), np.empty(CHUNK, np.float32)
+    u, single = np.empty(CHUNK, x.dtype), np.empty(CHUNK, np.float32)
     bits = single.view(np.uint32)
     unfit = 0
     for start in range(0, x.size, CHUNK):
         size = min(CHUNK, x.size - start)
         load(u[:size], x, reference, start)
-        if largest_key(keys[:size], u[:size]) >= limit[0]:
-            unfit += unfit_in(keys[:size], limit[0])
+        unfit += unfit_in(u[:size], limit)
         part = out[start : start + size]
         for i in range(size):
             single[i] = u[i]
@@ -137,15 +136,14 @@ def _from_bfloat16(patterns: Any, target: Any, weight: Any, adding: Any) -> None
 
 @compiled
 def _to_float16(x: Any, reference: Any, target: Any, step: Any, out: Any, limit: Any) -> Any:
-    u, keys, single = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype), np.empty(CHUNK, np.float32)
+    u, single = np.empty(CHUNK, x.dtype), np.empty(CHUNK, np.float32)
     bits, shifted = single.view(np.uint32), np.empty(CHUNK, np.float32)
     moved = shifted.view(np.uint32)
     unfit = 0
     for start in range(0, x.size, CHUNK):
         size = min(CHUNK, x.size - start)
         load(u[:size], x, reference, start)
-        if largest_key(keys[:size], u[:size]) >= limit[0]:
-            unfit += unfit_in(keys[:size], limit[0])
+        unfit += unfit_in(u[:size], limit)
         part = out[start : start + size]
         for i in range(size):
             single[i] = u[i]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
-from decentral.compression.passes import infinity, largest_key, load, settle, unfit_in
+from decentral.compression.passes import infinity, load, settle, unfit_in
 from decentral.fused import CHUNK, compiled
 
 
@@ -45,13 +45,11 @@ class Exact(Compressor):
 
 @compiled
 def _copy(x: Any, reference: Any, target: Any, step: Any, out: Any, limit: Any) -> Any:
-    keys = np.empty(CHUNK, limit.dtype)
     unfit = 0
     for start in range(0, x.size, CHUNK):
         u = out[start : min(start + CHUNK, x.size)]
         load(u, x, reference, start)
-        if largest_key(keys[: u.size], u) >= limit[0]:
-            unfit += unfit_in(keys[: u.size], limit[0])
+        unfit += unfit_in(u, limit)
         settle(target, start, step, u, True)
     return unfit
 

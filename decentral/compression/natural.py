@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn, halves
-from decentral.compression.passes import give_signs, infinity, largest_key, load, settle, signs_of, unfit_in
+from decentral.compression.passes import give_signs, infinity, load, settle, signs_of, unfit_in
 from decentral.fused import CHUNK, compiled
 
 
@@ -82,23 +82,22 @@ def _encode(
     low: Any,
     high: Any,
 ) -> Any:
-    u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype)
-    number = limit.dtype.type
+    u, number = np.empty(CHUNK, x.dtype), limit.dtype.type
+    bits, magnitude = u.view(limit.dtype), ~number(0) >> number(1)
     mantissa = number(52 if limit.itemsize == 8 else 23)
     unfit = 0
     for start in range(0, x.size, CHUNK):
         size = min(CHUNK, x.size - start)
         load(u[:size], x, reference, start)
-        if largest_key(keys[:size], u[:size]) >= limit[0]:
-            unfit += unfit_in(keys[:size], limit[0])
+        unfit += unfit_in(u[:size], limit)
         part, topmost = exponents[start : start + size], (limit[0] >> mantissa) - number(1)
         for i in range(size):
             # 23 random bits where the significand begins; of a double, 32 of its 52
             noise = drawn(low, high, np.uint32(start + i))
             if limit.itemsize == 8:
-                carried = keys[i] + (number(noise) << number(20))
+                carried = (bits[i] & magnitude) + (number(noise) << number(20))
             else:
-                carried = keys[i] + number(noise >> np.uint32(9))
+                carried = (bits[i] & magnitude) + number(noise >> np.uint32(9))
             part[i] = min(carried >> mantissa, topmost)
         signs = words[start // 64 : (start + size + 63) // 64]
         signs_of(signs, u, size, limit)

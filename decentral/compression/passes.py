@@ -75,22 +75,26 @@ def settle(target: Any, start: Any, weight: Any, values: Any, adding: Any) -> No
 
 
 @compiled
-def largest_key(keys: Any, values: Any) -> Any:
-    """Write the bits of |values| into `keys`, unsigned integers that order as magnitudes do; returns the largest."""
-    bits, magnitude = values.view(keys.dtype), ~(keys.dtype.type(1) << keys.dtype.type(8 * keys.itemsize - 1))
-    top = keys.dtype.type(0)
-    for i in range(keys.size):
-        keys[i] = bits[i] & magnitude
-        top = max(top, keys[i])
+def largest_key(values: Any, like: Any) -> Any:
+    """The largest key of the values: the bits of |value|, unsigned integers that order as magnitudes do.
+
+    `like` has the dtype of unsigned integers of the values' width.
+    """
+    number, bits = like.dtype.type, values.view(like.dtype)
+    magnitude, top = number(~number(0) >> number(1)), number(0)
+    for i in range(bits.size):
+        top = max(top, number(bits[i] & magnitude))
     return top
 
 
 @compiled
-def unfit_in(keys: Any, limit: Any) -> Any:
-    """How many keys are `limit` or more."""
+def unfit_in(values: Any, limit: Any) -> Any:
+    """How many values have keys of `limit[0]` or more."""
     count = 0
-    for i in range(keys.size):
-        count += keys[i] >= limit
+    if largest_key(values, limit) >= limit[0]:
+        number, bits = limit.dtype.type, values.view(limit.dtype)
+        for i in range(bits.size):
+            count += number(bits[i] & (~number(0) >> number(1))) >= limit[0]
     return count
 
 

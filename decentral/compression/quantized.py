@@ -131,15 +131,14 @@ class Quantized(Compressor):
 
 @compiled
 def _norms(x: Any, reference: Any, span: Any, scales: Any, limit: Any) -> Any:
-    u, keys, lanes = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype), np.zeros(LANES)
+    u, lanes = np.empty(CHUNK, x.dtype), np.zeros(LANES)
     unfit = 0
     for block in range(scales.size):
         end = min((block + 1) * span, x.size)
         for start in range(block * span, end, CHUNK):
             size = min(CHUNK, end - start)
             load(u[:size], x, reference, start)
-            if largest_key(keys[:size], u[:size]) >= limit[0]:
-                unfit += unfit_in(keys[:size], limit[0])
+            unfit += unfit_in(u[:size], limit)
             add_squares(lanes, u[:size])
         scales[block] = np.sqrt(drained(lanes))
     return unfit
@@ -163,8 +162,7 @@ def _encode(
     low: Any,
     high: Any,
 ) -> Any:
-    u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype)
-    ints, found = np.empty(CHUNK, np.int32), np.empty(1, limit.dtype)
+    u, ints, found = np.empty(CHUNK, x.dtype), np.empty(CHUNK, np.int32), np.empty(1, limit.dtype)
     unfit = 0
     for block in range(scales.size):
         begin, end = block * span, min((block + 1) * span, x.size)
@@ -173,9 +171,9 @@ def _encode(
             for start in range(begin, end, CHUNK):
                 size = min(CHUNK, end - start)
                 load(u[:size], x, reference, start)
-                key = largest_key(keys[:size], u[:size])
+                key = largest_key(u[:size], limit)
                 if key >= limit[0]:
-                    unfit += unfit_in(keys[:size], limit[0])
+                    unfit += unfit_in(u[:size], limit)
                 found[0] = max(found[0], key)
             scales[block] = found.view(x.dtype)[0]
         inverse = _inverse(scales, block, levels)

@@ -12,7 +12,7 @@ import numpy as np
 
 from decentral.compression.compressor import Array, Source
 from decentral.compression.key import drawn
-from decentral.compression.passes import largest_key, load, mask_at_least, trailing_zeros, unfit_in
+from decentral.compression.passes import load, mask_at_least, trailing_zeros
 from decentral.fused import CHUNK, compiled
 
 SAMPLE = 8192
@@ -117,16 +117,22 @@ def _gather(
 ) -> Any:
     """Those with keys above the threshold, and up to `ties` at it; counts what there is no room for too."""
     u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, mask.dtype)
-    limit, room, count, unfit = infinite(mask), indices.size, 0, 0
+    number, bits, room, count, unfit = mask.dtype.type, u.view(mask.dtype), indices.size, 0, 0
+    infinity = number(0x7FF0000000000000 if mask.itemsize == 8 else 0x7F800000)
     for start in range(0, x.size, CHUNK):
         size = min(CHUNK, x.size - start)
         load(u[:size], x, reference, start)
-        top = largest_key(keys[:size], u[:size])
-        if top >= limit:
-            unfit += unfit_in(keys[:size], limit)
+        top = number(0)
+        for i in range(size):
+            keys[i] = bits[i] & mask[0]
+        for i in range(size):
+            top = max(top, keys[i])
+        if top >= infinity:
+            unfit += np.count_nonzero(keys[:size] >= infinity)
         if top < threshold[0]:
             continue
-        keys[size:] = 0
+        for i in range(size, CHUNK):
+            keys[i] = 0
         for begin in range(0, size, 64):
             word = mask_at_least(keys, begin, threshold[0])
             while word:
@@ -134,7 +140,7 @@ def _gather(
                 word &= word - np.uint64(1)
                 if i >= size:
                     break
-                if keys[i] & mask[0] == threshold[0]:
+                if keys[i] == threshold[0]:
                     if ties == 0:
                         continue
                     ties -= 1
@@ -143,12 +149,6 @@ def _gather(
                     values[count] = u[i]
                 count += 1
     return count, unfit
-
-
-@compiled
-def infinite(mask: Any) -> Any:
-    """The key of infinity."""
-    return mask.dtype.type(0x7FF0000000000000 if mask.itemsize == 8 else 0x7F800000)
 
 
 @compiled

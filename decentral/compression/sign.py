@@ -22,7 +22,6 @@ from decentral.compression.passes import (
     drained,
     give_signs,
     infinity,
-    largest_key,
     load,
     settle,
     signs_of,
@@ -103,13 +102,12 @@ def required_scales(scales: Array) -> Array:
 
 @compiled
 def _encode(x: Any, reference: Any, ends: Any, words: Any, scales: Any, limit: Any) -> Any:
-    u, keys, lanes = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype), np.zeros(LANES)
+    u, lanes = np.empty(CHUNK, x.dtype), np.zeros(LANES)
     unfit, tensor, begin = 0, 0, 0
     for start in range(0, x.size, CHUNK):
         size = min(CHUNK, x.size - start)
         load(u[:size], x, reference, start)
-        if largest_key(keys[:size], u[:size]) >= limit[0]:
-            unfit += unfit_in(keys[:size], limit[0])
+        unfit += unfit_in(u[:size], limit)
         signs_of(words[start // 64 : (start + size + 63) // 64], u, size, limit)
         done = 0
         while done < size:  # a chunk may hold the ends of several tensors

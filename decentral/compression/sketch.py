@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn, halves
-from decentral.compression.passes import infinity, largest_key, load, settle, unfit_in
+from decentral.compression.passes import infinity, load, settle, unfit_in
 from decentral.compression.random_k import required_stream
 from decentral.fused import CHUNK, compiled
 
@@ -80,15 +80,14 @@ class Sketch(Compressor):
 
 @compiled
 def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> Any:
-    u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, limit.dtype)
+    u = np.empty(CHUNK, x.dtype)
     unfit, word = 0, 0
     for first in range(0, x.size, sums.size):
         row = min(sums.size, x.size - first)
         for start in range(0, row, CHUNK):
             size = min(CHUNK, row - start)
             load(u[:size], x, reference, first + start)
-            if largest_key(keys[:size], u[:size]) >= limit[0]:
-                unfit += unfit_in(keys[:size], limit[0])
+            unfit += unfit_in(u[:size], limit)
             word = _flip(u[:size], limit, low, high, word)
             part = sums[start : start + size]
             for i in range(size):

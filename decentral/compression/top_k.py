@@ -17,10 +17,10 @@ import numpy as np
 from decentral.compression.compressor import Array, MalformedMessageError, Source, Space
 from decentral.compression.indices import AscendingIndices
 from decentral.compression.key import Key
-from decentral.compression.passes import infinity, largest_key, load, unfit_in
+from decentral.compression.passes import infinity, load, unfit_in
 from decentral.compression.selection import Chosen, largest
 from decentral.compression.sparse import Choice
-from decentral.fused import CHUNK, compiled
+from decentral.fused import compiled
 
 
 def count_of(space: Space, fraction: float, k: int | None) -> int:
@@ -131,23 +131,20 @@ def _choose(
     x: Any, reference: Any, block: Any, keep: Any, indices: Any, values: Any, limit: Any
 ) -> Any:
     u, keys = np.empty(block, x.dtype), np.empty(block, limit.dtype)
+    one = limit.dtype.type(1)
+    bits, magnitude = u.view(limit.dtype), ~(one ^ one) >> one
     unfit, sent = 0, 0
     for start in range(0, x.size, block):
         size = min(block, x.size - start)
         load(u[:size], x, reference, start)
-        top = largest_key(keys[:size], u[:size])
-        if top >= limit[0]:
-            unfit += unfit_in(keys[:size], limit[0])
-        count = min(keep, indices.size - sent)
+        unfit += unfit_in(u[:size], limit)
         for i in range(size):  # 0 is for what was taken
-            keys[i] += limit.dtype.type(1)
-        top += limit.dtype.type(1)
+            keys[i] = (bits[i] & magnitude) + one
+        count = min(keep, indices.size - sent)
         for n in range(count):
-            if n:
-                top = limit.dtype.type(0)
-                for i in range(size):
-                    top = max(top, keys[i])
-            best = 0
+            top, best = one, 0
+            for i in range(size):
+                top = max(top, keys[i])
             while keys[best] != top:
                 best += 1
             keys[best] = 0
