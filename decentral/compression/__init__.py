@@ -1,11 +1,11 @@
-"""What is said: compressors, by the names that an experiment gives them. Adding one is adding a line here.
-
-Each function makes a compressor of one space of vectors from the options of its section in `decentral.config`.
-"""
+"""What is said: compressors, by the names that an experiment gives them. Adding one is adding a line here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from decentral import compression_config as config
 from decentral.compression.casting import BFloat16, Float16
 from decentral.compression.compressor import Compressor, MalformedMessageError, Space
 from decentral.compression.exact import Exact
@@ -17,68 +17,84 @@ from decentral.compression.random_k import Random
 from decentral.compression.sign import Sign
 from decentral.compression.sketch import Sketch
 from decentral.compression.sparse import Choice, Sparse
-from decentral.compression.top_k import Largest, LargestOfBlocks, count_of
+from decentral.compression.top_k import Largest, LargestOfBlocks
+from decentral.errors import ConfigError
+from decentral.sections import Section
 
-__all__ = ["COMPRESSORS", "Compressor", "Key", "MalformedMessageError", "Space", "compressor_of"]
+__all__ = ["COMPRESSORS", "Compressor", "Key", "MalformedMessageError", "Named", "Space", "compressor_of", "section_of"]
 
-Named = str | Mapping[str, Any]
+Named = str | Mapping[str, Any] | Section
+"""A compressor's name, or a mapping with `name` and options, or the section that they make."""
 
-
-def _top_k(space: Space, *, fraction: float = 0.01, k: int | None = None, values: Named = "none") -> Compressor:
-    return _sparse(space, Largest(space, count_of(space, fraction, k)), values)
-
-
-def _threshold(space: Space, *, fraction: float = 0.01, k: int | None = None, values: Named = "none") -> Compressor:
-    return _sparse(space, Largest(space, count_of(space, fraction, k), coarse=True), values)
+_SECTIONS: TypeAdapter[Any] = TypeAdapter(config.Compression)
 
 
-def _block_top_k(space: Space, *, block: int = 128, keep: int = 1, values: Named = "none") -> Compressor:
-    return _sparse(space, LargestOfBlocks(space, block, keep), values)
+def section_of(compression: Named) -> Any:
+    """The section that a name, or a mapping, stands for.
+
+    Raises:
+        ValidationError: an unknown name or option, or one out of bounds.
+    """
+    return compression if isinstance(compression, Section) else _SECTIONS.validate_python(compression)
 
 
-def _random_k(
-    space: Space,
-    *,
-    fraction: float = 0.01,
-    k: int | None = None,
-    shared: bool = True,
-    unbiased: bool = False,
-    values: Named = "none",
-) -> Compressor:
-    return _sparse(space, Random(space, count_of(space, fraction, k), shared), values, unbiased)
+def compressor_of(compression: Named, space: Space) -> Compressor:
+    """The compressor that is named, for the vectors of one space.
+
+    Raises:
+        ConfigError: options that exclude each other.
+    """
+    section = section_of(compression)
+    return COMPRESSORS[section.name](space, section)
 
 
-def _int8(space: Space, *, block: int = 512, rounding: str = "stochastic") -> Compressor:
-    return Quantized(space, bits=8, norm="inf", block=block, stochastic=rounding == "stochastic")
+def _sparse(space: Space, choice: Choice, values: Section, unbiased: bool = False) -> Sparse:
+    return Sparse(space, choice, compressor_of(values, Space(choice.count, space.dtype)), unbiased)
 
 
-def _sketch(space: Space, *, fraction: float = 0.01, unbiased: bool = False) -> Compressor:
-    return Sketch(space, max(1, int(space.size * fraction)), unbiased)
+def _count(space: Space, section: config.TopK | config.Threshold | config.RandomK) -> int:
+    if section.k is not None and section.fraction is not None:
+        raise ConfigError(f"found both fraction {section.fraction:g} and k {section.k}; give one of them", section.path)
+    if section.k is not None:
+        return min(section.k, space.size)
+    return max(1, int(space.size * (0.01 if section.fraction is None else section.fraction)))
 
 
-def _sparse(space: Space, choice: Choice, values: Named, unbiased: bool = False) -> Compressor:
-    of_values = compressor_of(values, Space(choice.count, space.dtype))
-    return Sparse(space, choice, of_values, unbiased)
+def _blocks(space: Space, section: config.BlockTopK) -> Choice:
+    if section.keep > section.block:
+        raise ConfigError(
+            f"found keep {section.keep} of a block of {section.block}; required: {section.block} at most",
+            (*section.path, "keep"),
+        )
+    return LargestOfBlocks(space, section.block, section.keep)
 
 
-COMPRESSORS: dict[str, Callable[..., Compressor]] = {
-    "none": Exact,
-    "bf16": BFloat16,
-    "fp16": Float16,
-    "top-k": _top_k,
-    "threshold": _threshold,
-    "block-top-k": _block_top_k,
-    "random-k": _random_k,
-    "sign": Sign,
-    "qsgd": Quantized,
+def _random_k(space: Space, section: config.RandomK) -> Compressor:
+    choice = Random(space, _count(space, section), section.shared)
+    return _sparse(space, choice, section.values, section.unbiased)
+
+
+def _int8(space: Space, section: config.Int8) -> Compressor:
+    return Quantized(space, 8, "inf", section.block, stochastic=section.rounding == "stochastic")
+
+
+def _sketch(space: Space, section: config.Sketch) -> Compressor:
+    return Sketch(space, max(1, int(space.size * section.fraction)), section.unbiased)
+
+
+COMPRESSORS: dict[str, Callable[[Space, Any], Compressor]] = {
+    "none": lambda space, _: Exact(space),
+    "bf16": lambda space, _: BFloat16(space),
+    "fp16": lambda space, _: Float16(space),
     "int8": _int8,
-    "natural": Natural,
-    "low-rank": LowRank,
+    "qsgd": lambda space, of: Quantized(space, of.bits, of.norm, of.block, of.unbiased),
+    "natural": lambda space, _: Natural(space),
+    "sign": lambda space, of: Sign(space, of.norms),
+    "top-k": lambda space, of: _sparse(space, Largest(space, _count(space, of)), of.values),
+    "threshold": lambda space, of: _sparse(space, Largest(space, _count(space, of), coarse=True), of.values),
+    "block-top-k": lambda space, of: _sparse(space, _blocks(space, of), of.values),
+    "random-k": _random_k,
     "sketch": _sketch,
+    "low-rank": lambda space, of: LowRank(space, of.rank),
 }
-
-
-def compressor_of(section: Named, space: Space) -> Compressor:
-    """The compressor that a section of an experiment names, for the vectors of one space."""
-    options = {"name": section} if isinstance(section, str) else dict(section)
-    return COMPRESSORS[options.pop("name")](space, **options)
+"""Each makes the compressor of a section, by the section's name, for the vectors of a space."""

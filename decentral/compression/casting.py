@@ -6,6 +6,7 @@
 Deterministic, and not unbiased. A number beyond the format's range is refused.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ class Cast(Compressor):
     error: ClassVar[float]  # relative, at most
     beyond: ClassVar[float]  # float32 numbers from here on round to infinity
     infinity: ClassVar[int]  # its pattern
+
+    @abstractmethod
+    def _pass(self, *arguments: Any) -> int: ...
 
     @property
     def bytes(self) -> int:
@@ -55,7 +59,7 @@ class Cast(Compressor):
         if self.space.number is np.float64:  # which round to float32 first
             below = np.nextafter(np.float32(self.beyond), np.float32(0))
             limit = key_of((np.float64(self.beyond) + np.float64(below)) / 2)
-        return int(self._pass(*source, out.view(np.uint16), limit))
+        return self._pass(*source, out.view(np.uint16), limit)
 
     def _checked(self, message: Array, key: Key) -> Array:  # noqa: ARG002
         patterns = message.view(np.uint16)
@@ -80,8 +84,8 @@ class BFloat16(Cast):
             self.read(messages[j], key, j)
         add_bfloat16(x, [weight for _, weight in ordered], [messages[j].view(torch.bfloat16) for j, _ in ordered])
 
-    def _pass(self, *arguments: Any) -> Any:
-        return _to_bfloat16(*arguments)
+    def _pass(self, *arguments: Any) -> int:
+        return int(_to_bfloat16(*arguments))
 
     def _decode(self, parts: Array, sink: Sink, key: Key) -> None:  # noqa: ARG002
         _from_bfloat16(parts, *sink)
@@ -94,8 +98,8 @@ class Float16(Cast):
     beyond = 65520.0
     infinity = 0x7C00
 
-    def _pass(self, *arguments: Any) -> Any:
-        return _to_float16(*arguments)
+    def _pass(self, *arguments: Any) -> int:
+        return int(_to_float16(*arguments))
 
     def _decode(self, parts: Array, sink: Sink, key: Key) -> None:  # noqa: ARG002
         _from_float16(parts, *sink)

@@ -199,16 +199,18 @@ class Compressor(ABC):
     ) -> Tensor:
         if x.is_meta:  # a dry run has no numbers
             return out
-        absent = np.empty(0, self.space.number)
-        vectors = [absent if vector is None else self._numbers(vector) for vector in (x, reference, target)]
-        unfit = self._encode(Source(*vectors, self.space.number(step)), _bytes(out, self.bytes), key, memory)
+        absent: Array = np.empty(0, self.space.number)
+        h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
+        source = Source(self._numbers(x), h, taking, self.space.number(step))
+        unfit = self._encode(source, _bytes(out, self.bytes), key, memory)
         if unfit:
             raise DivergedError(
                 f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
                 f"to send are not finite or too large to be sent; lower optimizer.lr or the consensus step"
             )
-        for written in filter(lambda tensor: tensor is not None, (target, out)):
-            torch.autograd.graph.increment_version(written)  # numba writes past torch
+        for written in (out, target, memory):
+            if written is not None:
+                torch.autograd.graph.increment_version(written)  # numba writes past torch
         return out
 
     def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:

@@ -34,7 +34,7 @@ class Exact(Compressor):
         return int(_copy(*source, out.view(self.space.number), infinity(self.space.number)))
 
     def _checked(self, message: Array, key: Key) -> Array:  # noqa: ARG002
-        numbers = message.view(self.space.number)
+        numbers: Array = message.view(self.space.number)
         if not np.isfinite(numbers).all():
             raise MalformedMessageError("found numbers that are not finite; required: finite ones")
         return numbers

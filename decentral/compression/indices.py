@@ -1,8 +1,8 @@
 """Ascending indices in about one byte each: the low bits as they are, and in unary how many share the high ones.
 
-Index i of k has its `width` low bytes in a table of k entries. Above them, with h_i the rest of it, bit h_i + i is set in
-a map of k + ceil(d / 256^width) bits (Elias 1974, Fano 1971). For 1 % of the numbers that is 9.4 bits for each index
-where a plain one has 32, its size is known before the run, and an index that is out of order or too large shows.
+Index i of k has its `width` low bytes in a table of k entries. Above them, with h_i the rest of it, bit h_i + i is set
+in a map of k + 1 + floor(d / 256^width) bits (Elias 1974, Fano 1971). For 1 % of the numbers that is 9.4 bits for each
+index where a plain one has 32; the size is known before the run, and an index out of order or too large shows.
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class AscendingIndices:
         return self._bytes_of(self.width)
 
     def _bytes_of(self, width: int) -> int:
-        return width * self.count + -(-self._bits_of(width) // 8)
+        return width * self.count + (self._bits_of(width) + 7) // 8
 
     def _bits_of(self, width: int) -> int:
-        return self.count + -(-self.size // 256**width)
+        return self.count + (self.size >> (8 * width)) + 1
 
     def write(self, indices: Array, out: Array) -> None:
         """Write `indices: (k,)` uint32, ascending, into `out: (bytes,)`."""

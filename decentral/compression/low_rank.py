@@ -2,8 +2,8 @@
 
     P = M Q, made orthonormal;    Q+ = M^T P;    C(M) = P Q+^T, the projection of M's columns onto those of P
 
-Q is what the last message had, at its start random: the columns turn towards M's largest singular vectors. A column that
-has become zero is drawn anew. A tensor of one dimension is sent as it is, and so is a matrix whose factors are no
+Q is what the last message had, at its start random: the columns turn towards M's largest singular vectors. A column
+that has become zero is drawn anew. A tensor of one dimension is sent as it is, and so is a matrix whose factors are no
 smaller. A tensor of more dimensions is a matrix by its first.
 
 Vogels, Karimireddy and Jaggi 2019 (arXiv:1905.13727), Algorithm 1, for one node's matrix. From a random Q, delta is
@@ -114,7 +114,7 @@ class LowRank(Compressor):
         return unfit
 
     def _checked(self, message: Array, key: Key) -> Array:  # noqa: ARG002
-        numbers = message.view(self.space.number)
+        numbers: Array = message.view(self.space.number)
         if not np.isfinite(numbers).all():
             raise MalformedMessageError("found numbers that are not finite; required: finite ones")
         return numbers
@@ -130,19 +130,23 @@ class LowRank(Compressor):
 
 def _factor(matrix: Array, q: Array, to_p: Array, to_q: Array, key: Key) -> None:
     """Factors of `matrix: (rows, columns)` from `q: (r, columns)`, which is the new Q^T then."""
-    lengths = np.linalg.norm(q.astype(np.float64), axis=1)
+    lengths = _lengths(q)
     if not lengths.all():
-        anew = stream(key.seed, key.node, f"low rank anew {key.round}").standard_normal(q.shape)
+        anew: Array = stream(key.seed, key.node, f"low rank anew {key.round}").standard_normal(size=q.shape)
         q[lengths == 0] = anew[lengths == 0]
-        lengths = np.linalg.norm(q.astype(np.float64), axis=1)
+        lengths = _lengths(q)
     to_p[:] = _orthonormal((q / lengths[:, None]).astype(q.dtype) @ matrix.T)
     np.matmul(to_p, matrix, out=to_q)
     q[:] = to_q
 
 
+def _lengths(rows: Array) -> Array:
+    return np.array([np.linalg.norm(row.astype(np.float64)) for row in rows])
+
+
 def _orthonormal(rows: Array) -> Array:
     """Rows of length 1 or 0 with the same span, by Gram and Schmidt, twice, in float64."""
-    out = rows.astype(np.float64)
+    out: Array = rows.astype(np.float64)
     for i in range(len(out)):
         for _ in range(2):
             out[i] -= (out[:i] @ out[i]) @ out[:i]

@@ -39,7 +39,7 @@ class Natural(Compressor):
 
     @property
     def bytes(self) -> int:
-        return self.space.size * self._exponent().itemsize + self._bit_bytes
+        return self.space.size * self.space.number_bytes // 4 + self._bit_bytes
 
     @property
     def variance(self) -> float:
@@ -57,7 +57,10 @@ class Natural(Compressor):
         return int(unfit)
 
     def _checked(self, message: Array, key: Key) -> Parts:  # noqa: ARG002
-        exponents, words = message[: -self._bit_bytes].view(self._exponent), np.zeros(-(-self.space.size // 64), np.uint64)
+        exponents, words = (
+            message[: -self._bit_bytes].view(self._exponent),
+            np.zeros(-(-self.space.size // 64), np.uint64),
+        )
         words.view(np.uint8)[: self._bit_bytes] = message[-self._bit_bytes :]
         if self.space.size % 8 and message[-1] >> (self.space.size % 8):
             raise MalformedMessageError("found bits behind the last sign; required: zeros")

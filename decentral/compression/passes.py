@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from decentral.fused import CHUNK, compiled
+from decentral.fused import compiled
 
 LANES = 64
 """Sums run in so many lanes, each in ascending order, and lanes are added in ascending order."""
@@ -137,7 +137,8 @@ def signs_of(words: Any, values: Any, size: Any, like: Any) -> None:
     """The sign bits of the first `size` values, 64 to a word. `values: (CHUNK,)` are zero from there on afterwards."""
     for i in range(size, values.size):
         values[i] = 0
-    bits, top = values.view(like.dtype), ~(~like.dtype.type(0) >> like.dtype.type(1))
+    number, bits = like.dtype.type, values.view(like.dtype)
+    top = number(number(1) << number(8 * like.itemsize - 1))
     for i in range(words.size):
         words[i] = mask_at_least(bits, 64 * i, top)
 
@@ -145,14 +146,13 @@ def signs_of(words: Any, values: Any, size: Any, like: Any) -> None:
 @compiled
 def give_signs(values: Any, words: Any, like: Any) -> None:
     """Set the sign of each value by the bits of the words; `like` has the dtype of unsigned numbers of that width."""
-    bits = values.view(like.dtype)
-    width, top = like.dtype.type(8 * like.itemsize - 1), ~(~like.dtype.type(0) >> like.dtype.type(1))
-    halves = words.view(np.uint32)
+    number, bits, halves = like.dtype.type, values.view(like.dtype), words.view(np.uint32)
+    width, magnitude = number(8 * like.itemsize - 1), number(~number(0) >> number(1))
     for h in range((values.size + 31) // 32):
-        word = like.dtype.type(halves[h])
+        word = number(halves[h])
         part = bits[32 * h : min(32 * h + 32, values.size)]
         for i in range(part.size):
-            part[i] = (part[i] & ~top) | ((word >> like.dtype.type(i)) << width)
+            part[i] = number(part[i] & magnitude) | number(number(word >> number(i)) << width)
 
 
 def infinity(number: Any) -> np.ndarray[Any, Any]:
@@ -162,4 +162,5 @@ def infinity(number: Any) -> np.ndarray[Any, Any]:
 
 def key_of(number: Any) -> np.ndarray[Any, Any]:
     """The key of a number, `(1,)`: as an array, since its dtype is also that of the pass's keys."""
-    return np.abs(np.array([number])).view(np.uint64 if number.dtype == np.float64 else np.uint32)
+    magnitude: np.ndarray[Any, Any] = np.abs(np.array([number]))
+    return magnitude.view(np.uint64 if magnitude.dtype == np.float64 else np.uint32)

@@ -9,8 +9,8 @@ at most |x|_2: omega = min(d / 4s^2, sqrt(d) / s), d the size of a block. Divide
 delta = 1 / (1 + omega), as CHOCO has it (Koloskova et al. 2019, arXiv:1902.00340, section 3.5).
 
 QSGD: Alistarh et al. 2017 (arXiv:1610.02132), with the 2-norm; LEAD (arXiv:2007.00232) has the maximum norm, 2 bits and
-blocks of 512. Probabilities have 16 bits: s x_i / N is rounded to a multiple of 2^-16, evenly. A block whose norm is too small to
-divide by, about 2^-120 in float32, is sent as zeros.
+blocks of 512. Probabilities have 16 bits: s x_i / N is rounded to a multiple of 2^-16, evenly. A block whose norm is
+too small to divide by, about 2^-120 in float32, is sent as zeros.
 """
 
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ class Quantized(Compressor):
         scales, limit = np.zeros(self._blocks, self.space.number), infinity(self.space.number)
         if self.norm == "l2":
             unfit = _norms(source.x, source.reference, self._span, scales, limit)
-            unfit += np.count_nonzero(~np.isfinite(scales))
+            unfit = unfit or np.count_nonzero(~np.isfinite(scales))
             if unfit:
                 return int(unfit)
         stream = halves(key.own)
@@ -283,9 +283,7 @@ def _has_lowest(codes: Any, bits: Any) -> Any:
 
 
 @compiled
-def _decode(
-    codes: Any, scales: Any, unit: Any, bits: Any, span: Any, target: Any, weight: Any, adding: Any
-) -> None:
+def _decode(codes: Any, scales: Any, unit: Any, bits: Any, span: Any, target: Any, weight: Any, adding: Any) -> None:
     ints, values = np.empty(CHUNK, np.int8), np.empty(CHUNK, target.dtype)
     for block in range(scales.size):
         end, worth = min((block + 1) * span, target.size), unit * scales[block]

@@ -106,8 +106,9 @@ def _pick(x: Any, reference: Any, indices: Any, values: Any, limit: Any) -> Any:
     unfit = 0
     for i in range(x.size):
         unfit += (bits[i] & magnitude) >= limit[0]
+    beyond = 0
     for i in range(indices.size):
         place = indices[i]
         values[i] = x[place] - reference[place] if reference.size else x[place]
-        unfit += not np.isfinite(values[i])
-    return unfit
+        beyond += not np.isfinite(values[i])
+    return unfit or beyond

@@ -112,9 +112,7 @@ def _kth(keys: Any, k: Any) -> Any:
 
 
 @compiled
-def _gather(
-    x: Any, reference: Any, threshold: Any, ties: Any, mask: Any, indices: Any, values: Any
-) -> Any:
+def _gather(x: Any, reference: Any, threshold: Any, ties: Any, mask: Any, indices: Any, values: Any) -> Any:
     """Those with keys above the threshold, and up to `ties` at it; counts what there is no room for too."""
     u, keys = np.empty(CHUNK, x.dtype), np.empty(CHUNK, mask.dtype)
     number, bits, room, count, unfit = mask.dtype.type, u.view(mask.dtype), indices.size, 0, 0
@@ -128,7 +126,8 @@ def _gather(
         for i in range(size):
             top = max(top, keys[i])
         if top >= infinity:
-            unfit += np.count_nonzero(keys[:size] >= infinity)
+            for i in range(size):
+                unfit += keys[i] >= infinity
         if top < threshold[0]:
             continue
         for i in range(size, CHUNK):

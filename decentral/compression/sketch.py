@@ -4,9 +4,9 @@ Number i goes to sum b = i mod m with a random sign s_i; with n_b numbers in sum
 
     S_b = (1 / n_b) sum over its numbers of s_i x_i;    C(x)_i = s_i S_b
 
-is the orthogonal projection of x onto m random directions, and E C(x)_i = x_i / n_b. So delta = m / d where m divides d,
-else 1 / ceil(d / m); and times n_b it is unbiased, with omega = ceil(d / m) - 1. It is a count sketch (Charikar, Chen
-and Farach-Colton 2002) of one row, whose buckets are dealt in turn.
+is the orthogonal projection of x onto m random directions, and E C(x)_i = x_i / n_b. So delta = m / d where m divides
+d, else 1 / ceil(d / m); and times n_b it is unbiased, with omega = ceil(d / m) - 1. It is a count sketch (Charikar,
+Chen and Farach-Colton 2002) of one row, whose buckets are dealt in turn.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Sketch(Compressor):
         unfit = int(_sum(source.x, source.reference, sums, infinity(self.space.number), *stream))
         if not self.unbiased:
             sums /= -(-(self.space.size - np.arange(self.sums)) // self.sums).astype(self.space.number)
-        unfit += int(np.count_nonzero(~np.isfinite(sums)))
+        unfit = unfit or int(np.count_nonzero(~np.isfinite(sums)))
         out[-8:] = np.array([key.shared], np.uint64).view(np.uint8)
         if not unfit and source.target.size:
             _spread(sums, infinity(self.space.number), source.target, source.step, True, *stream)
@@ -69,7 +69,7 @@ class Sketch(Compressor):
 
     def _checked(self, message: Array, key: Key) -> Array:
         required_stream(int.from_bytes(message[-8:].tobytes(), "little"), key)
-        sums = message[:-8].view(self.space.number)
+        sums: Array = message[:-8].view(self.space.number)
         if not np.isfinite(sums).all():
             raise MalformedMessageError("found sums that are not finite; required: finite ones")
         return sums
@@ -114,11 +114,11 @@ def _spread(sums: Any, like: Any, target: Any, weight: Any, adding: Any, low: An
 def _flip(values: Any, like: Any, low: Any, high: Any, word: Any) -> Any:
     """Change signs by the stream's bits from its 32-bit number `word` on; returns the number that comes next."""
     bits, number = values.view(like.dtype), like.dtype.type
-    width, top = number(8 * like.itemsize - 1), ~(~number(0) >> number(1))
+    width = number(8 * like.itemsize - 1)
     for begin in range(0, values.size, 32):
         drawn_bits = number(drawn(low, high, np.uint32(word)))
         word += 1
         part = bits[begin : min(begin + 32, values.size)]
         for i in range(part.size):
-            part[i] ^= (drawn_bits >> number(i)) << width & top
+            part[i] ^= number(number(drawn_bits >> number(i)) << width)
     return word

@@ -6,13 +6,13 @@ chain multiply, and so do 1 + omega: the values' error and what is left out are 
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from decentral.compression.compressor import Array, Compressor, Sink, Source, Space
+from decentral.compression.compressor import Array, Compressor, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.selection import Chosen
 from decentral.fused import compiled
@@ -80,11 +80,6 @@ class Sparse(Compressor):
     choice: Choice
     values: Compressor
     unbiased: bool = False
-
-    @classmethod
-    def of(cls, space: Space, choice: Choice, values: type[Compressor], unbiased: bool = False, **options: Any) -> Any:
-        """Its values sent by a compressor that is made for k numbers, with these options."""
-        return cls(space, choice, values(replace(space, size=choice.count, layout=()), **options), unbiased)
 
     @property
     def bytes(self) -> int:

@@ -1,8 +1,8 @@
 """Top-k: the k numbers of largest magnitude, of the vector or of each block of it. delta = k / d.
 
 `top-k` is exact, and of equal magnitudes takes those of lower index. `threshold` compares magnitudes by their first 7
-bits of significand, so one that it leaves out may be larger than one that it sends by 2^-7 of itself at most. `block-top-k`
-takes the `keep` largest of each block: no number of the vector is compared with one far away.
+bits of significand, so one that it leaves out may be larger than one that it sends by 2^-7 of itself at most.
+`block-top-k` takes the `keep` largest of each block: no number is compared with one far away.
 
 Stich, Cordonnier and Jaggi 2018 (arXiv:1809.07599); contraction of all three by the mean of what is kept.
 """
@@ -21,11 +21,6 @@ from decentral.compression.passes import infinity, load, unfit_in
 from decentral.compression.selection import Chosen, largest
 from decentral.compression.sparse import Choice
 from decentral.fused import compiled
-
-
-def count_of(space: Space, fraction: float, k: int | None) -> int:
-    """k, or the fraction of d rounded down, at least 1; never more than d."""
-    return min(space.size, max(1, int(space.size * fraction)) if k is None else k)
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,12 @@ class LargestOfBlocks(Choice):
         return np.uint8 if self.block <= 256 else np.uint16
 
     @property
+    def _place_bytes(self) -> int:
+        return 1 if self.block <= 256 else 2
+
+    @property
     def bytes(self) -> int:
-        return self.count * self._place().itemsize
+        return self.count * self._place_bytes
 
     @property
     def contraction(self) -> float:
@@ -127,12 +126,10 @@ class LargestOfBlocks(Choice):
 
 
 @compiled
-def _choose(
-    x: Any, reference: Any, block: Any, keep: Any, indices: Any, values: Any, limit: Any
-) -> Any:
+def _choose(x: Any, reference: Any, block: Any, keep: Any, indices: Any, values: Any, limit: Any) -> Any:
     u, keys = np.empty(block, x.dtype), np.empty(block, limit.dtype)
     one = limit.dtype.type(1)
-    bits, magnitude = u.view(limit.dtype), ~(one ^ one) >> one
+    bits, magnitude = u.view(limit.dtype), limit.dtype.type(~limit.dtype.type(0) >> one)
     unfit, sent = 0, 0
     for start in range(0, x.size, block):
         size = min(block, x.size - start)

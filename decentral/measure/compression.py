@@ -5,7 +5,7 @@ vector is normally distributed, and so is the copy that the difference is taken 
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
@@ -83,17 +83,14 @@ class _Subject:
         return thread_time() - before
 
 
-def bench_compress(
-    parameters: int, repetitions: int, dtype: torch.dtype, names: Sequence[str] = (), tell: Callable[[str], None] = print
-) -> dict[str, Any]:
+def bench_compress(parameters: int, repetitions: int, dtype: torch.dtype, names: Sequence[str]) -> dict[str, Any]:
     """The document that `bench compress` prints.
 
     Args:
         parameters: d.
         repetitions: turns of each.
         dtype: of the vector.
-        names: keys of SUBJECTS; all unless given.
-        tell: called with each name before it is compiled.
+        names: keys of SUBJECTS; none for all.
     """
     generator = torch.Generator().manual_seed(0)
     x, start = (torch.randn(parameters, dtype=dtype, generator=generator) for _ in range(2))
@@ -101,11 +98,13 @@ def bench_compress(
     reference, space = torch.empty_like(x), Space.of(x, square(parameters))
     subjects = {}
     for name in names or SUBJECTS:
-        tell(name)
         compressor = compressor_of(SUBJECTS[name], space)
         subjects[name] = _Subject(compressor, x, start, reference, compressor.message())
-        subjects[name].encode(0), subjects[name].add(0)
-    copies, encodings, additions = [], {name: [] for name in subjects}, {name: [] for name in subjects}
+        subjects[name].encode(0)
+        subjects[name].add(0)
+    copies: list[float] = []
+    encodings: dict[str, list[float]] = {name: [] for name in subjects}
+    additions: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(repetitions):
         for name, subject in subjects.items():
             copies.append(_copy(x, reference))
