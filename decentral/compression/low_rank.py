@@ -132,7 +132,7 @@ def _factor(matrix: Array, q: Array, to_p: Array, to_q: Array, key: Key) -> None
     """Factors of `matrix: (rows, columns)` from `q: (r, columns)`, which is the new Q^T then."""
     lengths = _lengths(q)
     if not lengths.all():
-        anew: Array = stream(key.seed, key.node, f"low rank anew {key.round}").standard_normal(size=q.shape)
+        anew = stream(key.seed, key.node, f"low rank anew {key.round}").standard_normal(q.size).reshape(q.shape)
         q[lengths == 0] = anew[lengths == 0]
         lengths = _lengths(q)
     to_p[:] = _orthonormal((q / lengths[:, None]).astype(q.dtype) @ matrix.T)
