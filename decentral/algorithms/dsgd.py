@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.compression import Compressor, Key, Named, Space, compressor_of, section_of
+from decentral.compression import Compressor, Key, Named, Space, compressor_of, section_of, warm_up
 from decentral.errors import ConfigError
 from decentral.peer import Payload, Peer
 
@@ -58,7 +58,10 @@ class DSGD(Algorithm):
         return compressor_of(self.compression, Space.of(x, peer.layout))
 
     def init(self, x: Tensor, peer: Peer) -> DSGDState:
-        is_plain = section_of(self.compression).name == "none"
+        section = section_of(self.compression)
+        is_plain = section.name == "none"
+        if not is_plain and x.device.type == "cpu":
+            warm_up(section, x.dtype)
         overlaps = self.order == "adapt-while-communicate" and is_plain
         return DSGDState(
             x=x,

@@ -66,15 +66,16 @@ def _print(document: dict[str, Any]) -> None:
     )
     table = Table(box=None, header_style="bold")
     table.add_column("compressor", no_wrap=True)
-    timed = ("from, to", "GB/s", "copies")
-    for column in ("bytes", "ratio", "encode, ms", *timed, "add, ms", *timed):
+    speed = ("GB/s", "copies")
+    for column in ("bytes", "ratio", "encode, ms", "from, to", *speed, "add, ms", *speed):
         table.add_column(column, justify="right", no_wrap=True)
     for row in document["subjects"]:
-        times = (*_cells(row["encode"]), *_cells(row["add"]))
-        table.add_row(row["name"], f"{row['bytes']}", f"{row['ratio']:.1f}", *times)
+        encode, add = row["encode"], row["add"]
+        spread = f"{encode['min_ms']:.1f}, {encode['max_ms']:.1f}"
+        first, *rest = _cells(encode)
+        table.add_row(row["name"], f"{row['bytes']}", f"{row['ratio']:.1f}", first, spread, *rest, *_cells(add))
     out.print(table)
 
 
-def _cells(timed: dict[str, float]) -> tuple[str, str, str, str]:
-    spread = f"{timed['min_ms']:.1f}, {timed['max_ms']:.1f}"
-    return f"{timed['median_ms']:.2f}", spread, f"{timed['gb_s']:.1f}", f"{timed['over_copy']:.2f}x"
+def _cells(timed: dict[str, float]) -> tuple[str, str, str]:
+    return f"{timed['median_ms']:.2f}", f"{timed['gb_s']:.1f}", f"{timed['over_copy']:.2f}x"

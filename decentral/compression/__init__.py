@@ -1,8 +1,10 @@
 """What is said: compressors, by the names that an experiment gives them. Adding one is adding a line here."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from decentral import compression_config as config
@@ -14,14 +16,26 @@ from decentral.compression.low_rank import LowRank
 from decentral.compression.natural import Natural
 from decentral.compression.quantized import Quantized
 from decentral.compression.random_k import Random
+from decentral.compression.selection import SAMPLE
 from decentral.compression.sign import Sign
 from decentral.compression.sketch import Sketch
 from decentral.compression.sparse import Choice, Sparse
 from decentral.compression.top_k import Largest, LargestOfBlocks
 from decentral.errors import ConfigError
+from decentral.fused import DTYPES
 from decentral.sections import Section
 
-__all__ = ["COMPRESSORS", "Compressor", "Key", "MalformedMessageError", "Named", "Space", "compressor_of", "section_of"]
+__all__ = [
+    "COMPRESSORS",
+    "Compressor",
+    "Key",
+    "MalformedMessageError",
+    "Named",
+    "Space",
+    "compressor_of",
+    "section_of",
+    "warm_up",
+]
 
 Named = str | Mapping[str, Any] | Section
 """A compressor's name, or a mapping with `name` and options, or the section that they make."""
@@ -46,6 +60,17 @@ def compressor_of(compression: Named, space: Space) -> Compressor:
     """
     section = section_of(compression)
     return COMPRESSORS[section.name](space, section)
+
+
+@cache
+def warm_up(section: Any, dtype: torch.dtype) -> None:
+    """Compile what a section's compressor runs, or load it from disk, before a clock runs."""
+    if dtype not in DTYPES:
+        return
+    x = torch.linspace(-1, 1, 3 * SAMPLE, dtype=dtype)  # so many that a selection takes a sample
+    compressor, key = compressor_of(section, Space.of(x)), Key(0, 0, 0)
+    message = compressor.encode_difference(x, torch.zeros_like(x), compressor.message(), key)
+    compressor.add(compressor.decode(message, x, key), {0: 1.0}, {0: message}, key)
 
 
 def _sparse(space: Space, choice: Choice, values: Section, unbiased: bool = False) -> Sparse:

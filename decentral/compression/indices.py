@@ -6,6 +6,7 @@ index where a plain one has 32; the size is known before the run, and an index o
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class AscendingIndices:
     size: int  # d
     count: int  # k
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Low bytes of each index."""
         return min((1, 2), key=self._bytes_of)
