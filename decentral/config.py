@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, PrivateAttr, Tag
 
 from decentral.compression_config import Compression, NoCompression
-from decentral.sections import OWN, KeyPath, Named, OpenSection, OwnCode, Section, tag_of
+from decentral.sections import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.sections import tag_of as _tag
 
 __all__ = ["OWN", "KeyPath", "Named", "OpenSection", "OwnCode", "Section"]  # of every section, for whoever reads these
 
@@ -64,7 +65,7 @@ Data = Annotated[
     | Annotated[CIFAR10, Tag("cifar10")]
     | Annotated[Quadratics, Tag("quadratics")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(tag_of),
+    Discriminator(_tag),
     Named,
 ]
 
@@ -95,7 +96,7 @@ class Shards(Section):
 
 Partition = Annotated[
     Annotated[IID, Tag("iid")] | Annotated[Dirichlet, Tag("dirichlet")] | Annotated[Shards, Tag("shards")],
-    Discriminator(tag_of),
+    Discriminator(_tag),
     Named,
 ]
 
@@ -129,7 +130,7 @@ Model = Annotated[
     | Annotated[MLP, Tag("mlp")]
     | Annotated[CNN, Tag("cnn")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(tag_of),
+    Discriminator(_tag),
     Named,
 ]
 
@@ -194,7 +195,7 @@ Algorithm = Annotated[
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(tag_of),
+    Discriminator(_tag),
     Named,
 ]
 
@@ -213,7 +214,7 @@ class Matchings(Section):
 
 Schedule = Annotated[
     Annotated[Static, Tag("static")] | Annotated[Matchings, Tag("matchings")],
-    Discriminator(tag_of),
+    Discriminator(_tag),
     Named,
 ]
 

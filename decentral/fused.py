@@ -4,7 +4,7 @@ A chain of torch operations would walk a vector of 40 MB several times, and memo
 and sums are rounded one by one, in the order given, so the bits are those of NumPy for the same expression.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -13,6 +13,8 @@ import torch
 from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
+
+from decentral.compiled import compiled
 
 CHUNK = 1 << 10
 """Numbers that are worked on at a time: they stay in the core's own cache."""
@@ -60,14 +62,6 @@ def warm_up(dtype: torch.dtype) -> None:
     if dtype in DTYPES:
         sum_into(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
         add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled without the GIL, and kept on disk for the next process where a folder for that can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # no such folder
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 @intrinsic  # type: ignore[untyped-decorator]

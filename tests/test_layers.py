@@ -22,6 +22,7 @@ LAYERS = {
         "decentral.strict_yaml",
         "decentral.timeline",
         "decentral.config",
+        "decentral.compiled",
         "decentral.compression_config",
         "decentral.sections",
         "decentral.document",

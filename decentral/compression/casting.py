@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.passes import key_of, load, settle, unfit_in
-from decentral.fused import CHUNK, add_bfloat16, compiled, is_fusible
+from decentral.fused import CHUNK, add_bfloat16, is_fusible
 
 
 @dataclass(frozen=True)

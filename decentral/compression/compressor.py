@@ -156,7 +156,10 @@ class Compressor(ABC):
         Raises:
             MalformedMessageError: it is not such a message; `out` is as it was.
         """
-        self._apply(message, out, 1.0, key, adding=False)
+        if not out.is_meta:
+            target, parts = self._numbers(out), self.read(message, key)
+            self._decode(parts, Sink(target, self.space.number(1), False), key)
+            torch.autograd.graph.increment_version(out)
         return out
 
     def add(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor], key: Key) -> None:
@@ -166,10 +169,15 @@ class Compressor(ABC):
         reference.
 
         Raises:
-            MalformedMessageError: one of them is not such a message; those of the nodes before it may have been added.
+            MalformedMessageError: one of them is not such a message; none was added.
         """
-        for j, weight in sorted(weights.items()):
-            self._apply(messages[j], x, weight, key, adding=True, sender=j)
+        if x.is_meta:
+            return
+        ordered, target = sorted(weights.items()), self._numbers(x)
+        parts = [self.read(messages[j], key, j) for j, _ in ordered]
+        for (_, weight), part in zip(ordered, parts, strict=True):
+            self._decode(part, Sink(target, self.space.number(weight), True), key)
+        torch.autograd.graph.increment_version(x)
 
     @abstractmethod
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:
@@ -202,7 +210,10 @@ class Compressor(ABC):
         absent: Array = np.empty(0, self.space.number)
         h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
         source = Source(self._numbers(x), h, taking, self.space.number(step))
-        unfit = self._encode(source, _bytes(out, self.bytes), key, memory)
+        content = _bytes(out, self.bytes)
+        unfit = self._encode(source, content, key, memory)
+        if content.ctypes.data != out.data_ptr():
+            out.copy_(torch.from_numpy(content))
         if unfit:
             raise DivergedError(
                 f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
@@ -224,15 +235,6 @@ class Compressor(ABC):
         except MalformedMessageError as error:
             who = "a message" if sender is None else f"what node {sender} sent"
             raise MalformedMessageError(f"node {key.node} cannot read {who} in round {key.round}: {error}") from None
-
-    def _apply(
-        self, message: Tensor, target: Tensor, weight: float, key: Key, *, adding: bool, sender: int | None = None
-    ) -> None:
-        if target.is_meta:
-            return
-        parts = self.read(message, key, sender)
-        self._decode(parts, Sink(self._numbers(target), self.space.number(weight), adding), key)
-        torch.autograd.graph.increment_version(target)
 
     def _numbers(self, vector: Tensor) -> Array:
         flat = vector.detach()

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.passes import infinity, load, settle, unfit_in
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 
 @dataclass(frozen=True)

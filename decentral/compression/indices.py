@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, MalformedMessageError
 from decentral.compression.passes import trailing_zeros
-from decentral.fused import compiled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decentral.fused import compiled
+from decentral.compiled import compiled
 
 _MASK = (1 << 64) - 1
 _SHARED = 0xC0FFEE

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, from_numpy
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.passes import settle
-from decentral.fused import compiled
 from decentral.peer import Block
 from decentral.seeding import stream
 

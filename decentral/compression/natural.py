@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn, halves
 from decentral.compression.passes import give_signs, infinity, load, settle, signs_of, unfit_in
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 
 class Parts(NamedTuple):

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from decentral.fused import compiled
+from decentral.compiled import compiled
 
 LANES = 64
 """Sums run in so many lanes, each in ascending order, and lanes are added in ascending order."""

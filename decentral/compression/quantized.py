@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn_16, halves
 from decentral.compression.passes import (
@@ -34,7 +35,7 @@ from decentral.compression.passes import (
     unfit_in,
 )
 from decentral.compression.sign import required_scales
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 
 class Parts(NamedTuple):

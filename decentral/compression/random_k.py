@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, MalformedMessageError, Source, Space
 from decentral.compression.key import Key, drawn, halves
 from decentral.compression.passes import infinity
 from decentral.compression.selection import Chosen
 from decentral.compression.sparse import Choice
-from decentral.fused import compiled
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Source
 from decentral.compression.key import drawn
 from decentral.compression.passes import load, mask_at_least, trailing_zeros
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 SAMPLE = 8192
 _DIGIT = 11

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.passes import (
@@ -27,7 +28,7 @@ from decentral.compression.passes import (
     signs_of,
     unfit_in,
 )
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 
 class Parts(NamedTuple):

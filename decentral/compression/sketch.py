@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn, halves
 from decentral.compression.passes import infinity, load, settle, unfit_in
 from decentral.compression.random_k import required_stream
-from decentral.fused import CHUNK, compiled
+from decentral.fused import CHUNK
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, Sink, Source
 from decentral.compression.key import Key
 from decentral.compression.selection import Chosen
-from decentral.fused import compiled
 
 
 class Choice(Protocol):

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from decentral.compiled import compiled
 from decentral.compression.compressor import Array, MalformedMessageError, Source, Space
 from decentral.compression.indices import AscendingIndices
 from decentral.compression.key import Key
 from decentral.compression.passes import infinity, load, unfit_in
 from decentral.compression.selection import Chosen, largest
 from decentral.compression.sparse import Choice
-from decentral.fused import compiled
 
 
 @dataclass(frozen=True)

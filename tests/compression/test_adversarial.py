@@ -209,7 +209,7 @@ def test_a_refused_message_leaves_the_sum_as_it_was() -> None:
     x = drawn(300)
     before = x.clone()
     with pytest.raises(MalformedMessageError, match="what node 1 sent"):
-        compressor.add(x, {1: 0.5, 2: 0.5}, {1: bad, 2: good}, KEY)
+        compressor.add(x, {0: 0.5, 1: 0.5}, {0: good, 1: bad}, KEY)
     assert same_bits(x, before)
 
 

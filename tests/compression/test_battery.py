@@ -227,6 +227,9 @@ def test_a_message_may_lie_anywhere_and_a_dry_run_has_none(name: str) -> None:
     room = torch.zeros(compressor.bytes + 3, dtype=torch.uint8)
     room[3:] = message
     assert torch.equal(compressor.decode(room[3:], torch.empty(SIZE), KEY), decoded(compressor, x))
+    elsewhere = torch.zeros(compressor.bytes + 5, dtype=torch.uint8)
+    compressor.encode(x, elsewhere[5:], KEY)
+    assert torch.equal(elsewhere[5:], message)
     meta = x.to("meta")
     empty = compressor.message("meta")
     compressor.add(meta, {1: 0.5}, {1: compressor.encode(meta, empty, KEY)}, KEY)
