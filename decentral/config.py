@@ -7,56 +7,15 @@ the signature of what they call.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import Discriminator, Field, PrivateAttr, Tag
 
-KeyPath = tuple[str | int, ...]
+from decentral.compression_config import Compression, NoCompression
+from decentral.sections import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.sections import tag_of as _tag
 
-OWN = "module:function"
-"""The tag of a section that names the user's own code."""
-
-
-class Section(BaseModel):
-    """A mapping of the experiment file. `path` is where it stands there, for error messages."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-    _path: KeyPath = PrivateAttr(default=())
-
-    @property
-    def path(self) -> KeyPath:
-        return self._path
-
-
-class OpenSection(Section):
-    """A section whose further keys are options of what its name stands for."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def _named(raw: Any) -> Any:
-    return {"name": raw} if isinstance(raw, str) else raw
-
-
-def _tag(raw: Any) -> str | None:
-    name = raw.get("name") if isinstance(raw, dict) else getattr(raw, "name", None)
-    return OWN if isinstance(name, str) and ":" in name else name
-
-
-Named = BeforeValidator(_named)
-
-
-class OwnCode(OpenSection):
-    """The user's own function or class, by `module:function`; further keys are its keyword arguments."""
-
-    centralized: ClassVar[bool] = False
-
-    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`module:function`, importable from the experiment's folder or the current one."""
+__all__ = ["OWN", "KeyPath", "Named", "OpenSection", "OwnCode", "Section"]  # of every section, for whoever reads these
 
 
 class Digits(Section):
@@ -154,7 +113,7 @@ class MLP(Section):
     """Fully connected layers with ReLU between them."""
 
     name: Literal["mlp"]
-    hidden: list[Annotated[int, Field(ge=1)]] = [64]
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([64])
     """Widths of the hidden layers."""
 
 
@@ -194,8 +153,8 @@ class DSGD(Section):
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
     every: int = Field(1, ge=1)
     """tau: mix in every tau-th round only, and take local steps in between (PA-SGD)."""
-    compression: Literal["none", "bf16"] = "none"
-    """What neighbors are sent of a model: all of it, or its values rounded to bfloat16, half the bytes."""
+    compression: Compression = NoCompression(name="none")
+    """What neighbors are sent of a model: all of it, or its values rounded to 16 bits (bf16, fp16), half the bytes."""
 
 
 class Hierarchical(Section):
@@ -365,12 +324,14 @@ class Experiment(Section):
     optimizer: Annotated[Optimizer, Named] = Optimizer()
     algorithm: Algorithm
     topology: Annotated[Topology, Named]
-    compare: list[Method] = []
+    compare: list[Method] = Field([])
     """Further methods that `speedup` runs beside the file's own."""
-    baselines: list[Method] = [
-        Method(algorithm=AllReduceSGD(name="allreduce")),
-        Method(algorithm=DDP(name="ddp")),
-    ]
+    baselines: list[Method] = Field(
+        [
+            Method(algorithm=AllReduceSGD(name="allreduce")),
+            Method(algorithm=DDP(name="ddp")),
+        ]
+    )
     """Centralized methods that `speedup` compares with."""
     transport: Annotated[Transport, Named] = Transport()
     checkpoint: Checkpoint = Checkpoint()

@@ -86,7 +86,7 @@ class _Slot:
     def names(self) -> list[str]:
         """What may be written here, where that is a closed list."""
         if get_origin(self.annotation) is Literal:
-            return list(get_args(self.annotation))
+            return [str(value) for value in get_args(self.annotation)]
         return [name for name in self.members if name != OWN]
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decentral.config import DSGD, Algorithm, Experiment, Hierarchical, Method, Optimizer, Topology
+from decentral.config import DSGD, Algorithm, Experiment, Hierarchical, Method, Optimizer, Section, Topology
 
 _ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
 
@@ -71,8 +71,17 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, DSGD | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(method.algorithm, DSGD):
-        words += [method.algorithm.compression] if method.algorithm.compression != "none" else []
+        words += compression_words(method.algorithm.compression)
     return " ".join(filter(None, words))
+
+
+def compression_words(compression: Section) -> list[str]:
+    """`top-k fraction=0.1 values=int8`: a compressor that is not none, and what is not its default."""
+    given = compression.model_dump(exclude_defaults=True)
+    if given["name"] == "none":
+        return []
+    sections = {key: value["name"] if isinstance(value, dict) else value for key, value in given.items()}
+    return [given["name"], *(f"{key}={value}" for key, value in sections.items() if key != "name")]
 
 
 def schedule_words(topology: Topology) -> list[str]:

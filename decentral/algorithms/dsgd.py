@@ -8,7 +8,7 @@ With W the mixing matrix, eta the learning rate and g_i(.) node i's minibatch gr
 
 The first is ATC diffusion, the second CTA, the third D-PSGD. `- eta g` stands for the step of whichever local optimizer
 is chosen. With `every = tau` the rounds k with (k + 1) mod tau = 0 mix and the others have W = I (cooperative SGD).
-With a compressor C a mixing is x_i + sum_j w_ij (C(x_j) - C(x_i)).
+With a compressor C, which rounds each number, a mixing is x_i + sum_j w_ij (C(x_j) - C(x_i)).
 
 References: Lian et al. 2017 (arXiv:1705.09056), Algorithm 1, for adapt-while-communicate; Cattivelli and Sayed 2010
 (IEEE TSP 58(3)) for the other two; Wang and Joshi 2018 (arXiv:1808.07576), section 3, for local steps.
@@ -22,8 +22,12 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.compression import COMPRESSORS
+from decentral.compression import Compressor, Key, Named, Space, compressor_of, section_of, warm_up
+from decentral.errors import ConfigError
 from decentral.peer import Payload, Peer
+
+ROUNDING = ("none", "bf16", "fp16")
+"""Compressors whose C(x) is near enough to x for models to be sent without error feedback."""
 
 Order = Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"]
 
@@ -38,16 +42,32 @@ class DSGDState(State):
 class DSGD(Algorithm):
     order: Order = "adapt-then-combine"
     every: int = 1  # tau
-    compression: str = "none"  # or one of COMPRESSORS
+    compression: Named = "none"  # or one of ROUNDING
+
+    def __post_init__(self) -> None:
+        section = section_of(self.compression)
+        if section.name not in ROUNDING:
+            raise ConfigError(
+                f"found {section.name}, and dsgd sends the models themselves: what {section.name} leaves out of one is "
+                f"lost without error feedback; take one of {', '.join(ROUNDING)}, or CHOCO-SGD, the method for such "
+                "compressors",
+                section.path or None,
+            )
+
+    def _compressor(self, x: Tensor, peer: Peer) -> Compressor:
+        return compressor_of(self.compression, Space.of(x, peer.layout))
 
     def init(self, x: Tensor, peer: Peer) -> DSGDState:
-        compressor = COMPRESSORS.get(self.compression)
-        overlaps = self.order == "adapt-while-communicate" and compressor is None
+        section = section_of(self.compression)
+        is_plain = section.name == "none"
+        if not is_plain and x.device.type == "cpu":
+            warm_up(section, x.dtype)
+        overlaps = self.order == "adapt-while-communicate" and is_plain
         return DSGDState(
             x=x,
             local=self.local.bind(x, peer.layout),
             drift=torch.empty_like(x) if overlaps else None,
-            message=compressor.message(x) if compressor else None,
+            message=None if is_plain else self._compressor(x, peer).message(x.device),
         )
 
     async def step(self, state: DSGDState, peer: Peer) -> Tensor:
@@ -73,8 +93,12 @@ class DSGD(Algorithm):
         if state.message is None:
             await peer.mix_(state.x, turn)
             return
-        COMPRESSORS[self.compression].encode(state.x, state.message)
+        self._encode(state, peer)
         self._add_differences(state, peer, await peer.exchange((state.message,), turn), turn)
+
+    def _encode(self, state: DSGDState, peer: Peer) -> None:
+        assert state.message is not None
+        self._compressor(state.x, peer).encode(state.x, state.message, Key(peer.seed, peer.round, peer.node))
 
     def _add_differences(self, state: DSGDState, peer: Peer, received: Mapping[int, Payload], turn: int) -> None:
         """x_i += sum_j w_ij (C(x_j) - C(x_i)): what C rounds off stays at its node, so the mean of all is kept."""
@@ -82,12 +106,13 @@ class DSGD(Algorithm):
         weights = dict(peer.row(turn).weights)
         weights[peer.node] -= 1
         messages = {peer.node: state.message} | {sender: payload[0] for sender, payload in received.items()}
-        COMPRESSORS[self.compression].add_(state.x, weights, messages)
+        key = Key(peer.seed, peer.round, peer.node)
+        self._compressor(state.x, peer).add(state.x, weights, messages, key)
 
     async def _adapt_while_communicating(self, state: DSGDState, peer: Peer, turn: int) -> Tensor:
         if state.message is not None:
-            message = COMPRESSORS[self.compression].encode(state.x, state.message)
-            ticket = await peer.post((message,), turn)
+            self._encode(state, peer)
+            ticket = await peer.post((state.message,), turn)
             loss = await self._local_step(state, peer)
             self._add_differences(state, peer, await peer.collect(ticket), turn)
             return loss

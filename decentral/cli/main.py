@@ -15,6 +15,7 @@ import typer
 
 from decentral.cli import (
     bench,
+    bench_compress,
     check,
     doctor,
     explain,
@@ -59,6 +60,7 @@ topology.app.command("explain")(topology_explain.explain)
 topology.app.command("rank")(topology_rank.rank)
 topology.app.command("walk")(topology_walk.walk)
 app.add_typer(topology.app, name="topology")
+bench.app.command("compress")(bench_compress.compress)
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")
 

@@ -1,22 +1,256 @@
-"""What every compressor is: a map C from a vector to a message of known size, and back to the vector C(x)."""
+"""What every compressor is: a map C from a vector to a message of known size, and from the message to the vector C(x).
+
+A compressor is made for one space of vectors, and states there how many bytes a message has and how far C(x) is from x:
+
+    contractive with delta   E |C(x) - x|^2 <= (1 - delta) |x|^2
+    unbiased with omega      E C(x) = x,  E |C(x) - x|^2 <= omega |x|^2
+
+for numbers that neither overflow nor become subnormal. Three encodings cover what error feedback asks for, each in as
+few passes over memory as there can be:
+
+    encode             send C(x)                                        plain compression
+    encode_difference  send q = C(x - h),  h <- h + step q              CHOCO's xhat, EF21's g, LEAD's H (step alpha)
+    encode_residual    send q = C(v),      v <- v - q                   EF14's and DeepSqueeze's e
+
+and `add` is for the receivers' sums, s <- s + sum_j w_ij q_j. Whoever decodes a message, sender or receiver, gets the
+same bits, sign of zero included: h at its own node and its copies at the neighbors stay equal forever.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from decentral.compression.key import Key
+from decentral.errors import DivergedError, LostNeighborError
+from decentral.fused import is_fusible
+from decentral.peer import Layout
 
+Array = np.ndarray[Any, Any]
+
+
+class MalformedMessageError(LostNeighborError):
+    """What arrived is not a message of this compressor in this round; nothing was decoded of it."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The vectors that a compressor is made for."""
+
+    size: int  # d >= 1
+    dtype: torch.dtype
+    layout: Layout = ()  # where the parameter tensors lie; one tensor (d,) unless given
+
+    @classmethod
+    def of(cls, x: Tensor, layout: Layout = ()) -> "Space":
+        """The space of `x: (d,)`."""
+        return cls(x.numel(), x.dtype, layout)
+
+    @property
+    def number_bytes(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def number(self) -> Any:
+        """The NumPy type of one number."""
+        return np.float64 if self.dtype == torch.float64 else np.float32
+
+    @property
+    def unsigned(self) -> Any:
+        """The unsigned integers of the same width."""
+        return np.uint64 if self.dtype == torch.float64 else np.uint32
+
+
+class Source(NamedTuple):
+    """What is encoded, u = x - reference, and what takes up what was sent of it, `target += step * C(u)`.
+
+    A reference or a target that there is not has no numbers. A target may be x or the reference.
+    """
+
+    x: Array
+    reference: Array
+    target: Array
+    step: Any
+
+
+class Sink(NamedTuple):
+    """Where a message is decoded to: `target += weight * C(x)`, or `target <- C(x)` where it is not `adding`."""
+
+    target: Array
+    weight: Any
+    adding: bool
+
+
+@dataclass(frozen=True)
 class Compressor(ABC):
-    """A compressor of flat vectors; what is sent and the sender's own copy of it decode to the same bits."""
+    """A compressor of the flat vectors of one space. It has no state: what it carries over is in its `memory`."""
+
+    space: Space
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Of every message."""
+
+    @property
+    def contraction(self) -> float | None:
+        """delta, in (0, 1]; None where C is not contractive."""
+        return None
+
+    @property
+    def variance(self) -> float | None:
+        """omega, where C is unbiased; None where it is not."""
+        return None
+
+    @property
+    def linear(self) -> bool:
+        """Whether C(x + y) = C(x) + C(y) in one round, so that means may be taken of messages."""
+        return False
+
+    def message(self, device: torch.device | str = "cpu") -> Tensor:
+        """An empty message `(bytes,)` of uint8, to be filled by one of the encodings."""
+        return torch.zeros(self.bytes, dtype=torch.uint8, device=device)
+
+    def memory(self, key: Key) -> Tensor | None:  # noqa: ARG002
+        """What the sender carries from one encoding to the next, at its start; None for all but low rank."""
+        return None
+
+    def encode(self, x: Tensor, out: Tensor, key: Key, memory: Tensor | None = None) -> Tensor:
+        """Write C(x) of `x: (d,)` into `out`, made by `message`; returns it.
+
+        Raises:
+            DivergedError: x has numbers that are not finite, or that the message cannot hold.
+        """
+        return self._encoded(x, None, None, 1.0, out, key, memory)
+
+    def encode_difference(
+        self, x: Tensor, reference: Tensor, out: Tensor, key: Key, *, step: float = 1.0, memory: Tensor | None = None
+    ) -> Tensor:
+        """Write q = C(x - reference) into `out`, and `reference += step * q`; returns `out`.
+
+        Args:
+            x: `(d,)`.
+            reference: `(d,)`, other memory than x.
+            out: the message.
+
+        Raises:
+            DivergedError: as in `encode`; the reference is of no use then.
+        """
+        return self._encoded(x, reference, reference, step, out, key, memory)
+
+    def encode_residual(self, x: Tensor, out: Tensor, key: Key, memory: Tensor | None = None) -> Tensor:
+        """Write q = C(x) of `x: (d,)` into `out`, and leave in x what was not sent, `x <- x - q`; returns `out`.
+
+        Raises:
+            DivergedError: as in `encode`; x is of no use then.
+        """
+        return self._encoded(x, None, x, -1.0, out, key, memory)
+
+    def decode(self, message: Tensor, out: Tensor, key: Key) -> Tensor:
+        """`out <- C(x)`, `(d,)`, from a message of the key's round; returns `out`.
+
+        Raises:
+            MalformedMessageError: it is not such a message; `out` is as it was.
+        """
+        if not out.is_meta:
+            target, parts = self._numbers(out), self.read(message, key)
+            self._decode(parts, Sink(target, self.space.number(1), False), key)
+            torch.autograd.graph.increment_version(out)
+        return out
+
+    def add(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor], key: Key) -> None:
+        """`x <- x + sum_j weights[j] C(x_j)`, in ascending j, from messages of the key's round.
+
+        Each product and each sum is rounded. With weight 1 it is bit for bit what `encode_difference` does to its
+        reference.
+
+        Raises:
+            MalformedMessageError: one of them is not such a message; none was added.
+        """
+        if x.is_meta:
+            return
+        ordered, target = sorted(weights.items()), self._numbers(x)
+        parts = [self.read(messages[j], key, j) for j, _ in ordered]
+        for (_, weight), part in zip(ordered, parts, strict=True):
+            self._decode(part, Sink(target, self.space.number(weight), True), key)
+        torch.autograd.graph.increment_version(x)
 
     @abstractmethod
-    def message(self, x: Tensor) -> Tensor:
-        """An empty message for vectors like `x: (d,)`, to be filled by `encode`."""
+    def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:
+        """Encode, and settle the target; returns how many numbers there are that cannot be sent."""
 
     @abstractmethod
-    def encode(self, x: Tensor, out: Tensor) -> Tensor:
-        """Write C(x) of `x: (d,)` into `out`, made by `message`; returns it."""
+    def _checked(self, message: Array, key: Key) -> Any:
+        """The parts of a message that has the right length, found to be what `_encode` writes.
+
+        Raises:
+            MalformedMessageError: it is not.
+        """
 
     @abstractmethod
-    def add_(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor]) -> None:
-        """`x <- x + sum_j weights[j] C(x_j)`, in ascending j, from the nodes' messages."""
+    def _decode(self, parts: Any, sink: Sink, key: Key) -> None:
+        """Decode what `_checked` returned."""
+
+    def _encoded(
+        self,
+        x: Tensor,
+        reference: Tensor | None,
+        target: Tensor | None,
+        step: float,
+        out: Tensor,
+        key: Key,
+        memory: Tensor | None,
+    ) -> Tensor:
+        if x.is_meta:  # a dry run has no numbers
+            return out
+        absent: Array = np.empty(0, self.space.number)
+        h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
+        source = Source(self._numbers(x), h, taking, self.space.number(step))
+        content = _bytes(out, self.bytes)
+        unfit = self._encode(source, content, key, memory)
+        if content.ctypes.data != out.data_ptr():
+            out.copy_(torch.from_numpy(content))
+        if unfit:
+            raise DivergedError(
+                f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
+                f"to send are not finite or too large to be sent; lower optimizer.lr or the consensus step"
+            )
+        for written in (out, target, memory):
+            if written is not None:
+                torch.autograd.graph.increment_version(written)  # numba writes past torch
+        return out
+
+    def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:
+        """The parts of a message, found to be what a sender writes in the key's round.
+
+        Raises:
+            MalformedMessageError: it is not.
+        """
+        try:
+            return self._checked(_bytes(message, self.bytes), key)
+        except MalformedMessageError as error:
+            who = "a message" if sender is None else f"what node {sender} sent"
+            raise MalformedMessageError(f"node {key.node} cannot read {who} in round {key.round}: {error}") from None
+
+    def _numbers(self, vector: Tensor) -> Array:
+        flat = vector.detach()
+        if not is_fusible([flat]) or flat.dtype != self.space.dtype or flat.numel() != self.space.size:
+            raise ValueError(
+                f"found {flat.numel()} numbers of {flat.dtype} on {flat.device}; {type(self).__name__} was made for "
+                f"contiguous vectors of {self.space.size} numbers of {self.space.dtype} in main memory"
+            )
+        return flat.numpy().reshape(-1)
+
+
+def _bytes(message: Tensor, expected: int) -> Array:
+    if message.dtype != torch.uint8 or message.dim() != 1 or message.numel() != expected:
+        raise MalformedMessageError(
+            f"found {tuple(message.shape)} of {message.dtype}; required: a message of {expected} bytes"
+        )
+    # The passes read whole words: a message that lies elsewhere is moved.
+    aligned = message if message.is_contiguous() and message.data_ptr() % 8 == 0 else message.clone()
+    return aligned.detach().numpy()

@@ -27,7 +27,8 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
     if isinstance(section, config.DDP):
         return None
     if not isinstance(section, config.OwnCode):
-        return ALGORITHMS[section.name](local=local, **section.model_dump(exclude={"name"}))
+        options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
+        return ALGORITHMS[section.name](local=local, **options)
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)
 

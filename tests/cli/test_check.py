@@ -104,6 +104,18 @@ def test_a_yaml_alias_bomb(decentral: Command, small: Path) -> None:
         ("data={name: mnist, root: nowhere}", "nowhere"),
         ("model=nowhere:build", "no module 'nowhere'"),
         ("data=quadratics", "quadratics"),
+        ("algorithm={name: dsgd, compression: fp16}", None),
+        ("algorithm={name: dsgd, compression: {name: top-k, fraction: 0.01}}", "algorithm.compression: found top-k, "),
+        ("algorithm={name: dsgd, compression: topk}", "algorithm.compression.name: unknown name 'topk'; did you mean"),
+        (
+            "algorithm={name: dsgd, compression: {name: top-k, fraction: 2}}",
+            "algorithm.compression.fraction: found 2; required: a number, above 0, at most 1",
+        ),
+        (
+            "algorithm={name: dsgd, compression: {name: top-k, values: int9}}",
+            "algorithm.compression.values.name: unknown name 'int9'; did you mean 'int8'?",
+        ),
+        ("algorithm={name: dsgd, compression: {name: qsgd, bits: 3}}", "algorithm.compression.bits: found 3; required"),
     ],
 )
 def test_one_line_for_one_override(decentral: Command, small: Path, override: str, line: str | None) -> None:
