@@ -7,47 +7,27 @@ the signature of what they call.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import Discriminator, Field, PrivateAttr, Tag
 
-KeyPath = tuple[str | int, ...]
-
-OWN = "module:function"
-"""The tag of a section that names the user's own code."""
-
-
-class Section(BaseModel):
-    """A mapping of the experiment file. `path` is where it stands there, for error messages."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-    _path: KeyPath = PrivateAttr(default=())
-
-    @property
-    def path(self) -> KeyPath:
-        return self._path
-
-
-class OpenSection(Section):
-    """A section whose further keys are options of what its name stands for."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def _named(raw: Any) -> Any:
-    return {"name": raw} if isinstance(raw, str) else raw
-
-
-def _tag(raw: Any) -> str | None:
-    name = raw.get("name") if isinstance(raw, dict) else getattr(raw, "name", None)
-    return OWN if isinstance(name, str) and ":" in name else name
-
-
-Named = BeforeValidator(_named)
+from decentral.correction_sections import (
+    D2,
+    DecentLaM,
+    ExactDiffusion,
+    GlobalUpdateTracking,
+    GradientTracking,
+    MomentumTracking,
+    QuasiGlobalAdam,
+    QuasiGlobalMomentum,
+    SlowMo,
+)
+from decentral.rates import Constant, LearningRate
+from decentral.section import OWN as OWN
+from decentral.section import KeyPath as KeyPath
+from decentral.section import Named as Named
+from decentral.section import OpenSection, tag
+from decentral.section import Section as Section
 
 
 class OwnCode(OpenSection):
@@ -106,7 +86,7 @@ Data = Annotated[
     | Annotated[CIFAR10, Tag("cifar10")]
     | Annotated[Quadratics, Tag("quadratics")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -137,7 +117,7 @@ class Shards(Section):
 
 Partition = Annotated[
     Annotated[IID, Tag("iid")] | Annotated[Dirichlet, Tag("dirichlet")] | Annotated[Shards, Tag("shards")],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -154,7 +134,7 @@ class MLP(Section):
     """Fully connected layers with ReLU between them."""
 
     name: Literal["mlp"]
-    hidden: list[Annotated[int, Field(ge=1)]] = [64]
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([64])
     """Widths of the hidden layers."""
 
 
@@ -171,7 +151,7 @@ Model = Annotated[
     | Annotated[MLP, Tag("mlp")]
     | Annotated[CNN, Tag("cnn")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -183,6 +163,8 @@ class Optimizer(OpenSection):
     """Import path of a torch.optim.Optimizer, such as torch.optim.AdamW."""
     lr: float = Field(0.1, gt=0)
     """Learning rate."""
+    schedule: LearningRate = Constant()
+    """How the learning rate changes over the rounds: constant, step, cosine or linear, each after a warm-up."""
 
 
 class DSGD(Section):
@@ -233,10 +215,19 @@ class DDP(Section):
 Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
+    | Annotated[GradientTracking, Tag("gradient-tracking")]
+    | Annotated[D2, Tag("d2")]
+    | Annotated[ExactDiffusion, Tag("exact-diffusion")]
+    | Annotated[QuasiGlobalMomentum, Tag("qg-dsgdm")]
+    | Annotated[QuasiGlobalAdam, Tag("qg-dadam")]
+    | Annotated[DecentLaM, Tag("decentlam")]
+    | Annotated[SlowMo, Tag("slowmo")]
+    | Annotated[MomentumTracking, Tag("momentum-tracking")]
+    | Annotated[GlobalUpdateTracking, Tag("gut")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -255,7 +246,7 @@ class Matchings(Section):
 
 Schedule = Annotated[
     Annotated[Static, Tag("static")] | Annotated[Matchings, Tag("matchings")],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -339,12 +330,11 @@ class Experiment(Section):
     optimizer: Annotated[Optimizer, Named] = Optimizer()
     algorithm: Algorithm
     topology: Annotated[Topology, Named]
-    compare: list[Method] = []
+    compare: list[Method] = Field([])
     """Further methods that `speedup` runs beside the file's own."""
-    baselines: list[Method] = [
-        Method(algorithm=AllReduceSGD(name="allreduce")),
-        Method(algorithm=DDP(name="ddp")),
-    ]
+    baselines: list[Method] = Field(
+        [Method(algorithm=AllReduceSGD(name="allreduce")), Method(algorithm=DDP(name="ddp"))]
+    )
     """Centralized methods that `speedup` compares with."""
     transport: Annotated[Transport, Named] = Transport()
     checkpoint: Checkpoint = Checkpoint()
