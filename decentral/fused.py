@@ -42,6 +42,21 @@ def sum_into(out: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -
     torch.autograd.graph.increment_version(out)  # torch saw no write, and whoever watches for one asks torch
 
 
+def flow_into(out: Tensor, own: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
+    """`out <- (w_0 (v_0 - own) + w_1 (v_1 - own)) + ...`, each operation rounded to the vectors' dtype.
+
+    Args:
+        out: `(d,)`, none of the others.
+        own: `(d,)`
+        weights: k numbers.
+        vectors: k vectors `(d,)`, k >= 0, that `is_fusible` takes together with `out` and `own`.
+    """
+    addresses = np.array([vector.data_ptr() for vector in vectors], dtype=np.uintp)
+    flat = out.numpy().reshape(-1)
+    _flow_into(flat, own.numpy().reshape(-1), np.array(weights, dtype=flat.dtype), addresses)
+    torch.autograd.graph.increment_version(out)
+
+
 def add_bfloat16(x: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
     """`x <- ((x + w_0 v_0) + w_1 v_1) + ...` for bfloat16 vectors, each operation rounded to the dtype of x.
 
@@ -59,6 +74,7 @@ def warm_up(dtype: torch.dtype) -> None:
     """Compile the passes, or load them from disk, before a clock runs."""
     if dtype in DTYPES:
         sum_into(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
+        flow_into(torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
         add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
 
 
@@ -110,6 +126,19 @@ def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
             else:
                 for i in range(total.size):
                     target[i] = total[i] + weight * part[i]
+
+
+@_compiled
+def _flow_into(out: Any, own: Any, weights: Any, addresses: Any) -> None:
+    for start in range(0, out.size, CHUNK):
+        stop = min(start + CHUNK, out.size)
+        target, mine = out[start:stop], own[start:stop]
+        for i in range(target.size):
+            target[i] = 0
+        for k in range(addresses.size):
+            part, weight = numba.carray(_at(addresses[k], out), out.size)[start:stop], weights[k]
+            for i in range(target.size):
+                target[i] += weight * (part[i] - mine[i])
 
 
 @_compiled

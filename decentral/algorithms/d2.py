@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
+from decentral.algorithms.flow import flow
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 from decentral.topology.lazy import MARGIN, lazy, least_eigenvalue, refuse_changing
@@ -70,7 +71,7 @@ class D2(Algorithm):
         state.local.step(gradient)
         torch.add(state.x, state.correction, out=state.half)
         received = await peer.exchange((state.half,))
-        peer.drift(state.half, received, out=state.drift)
+        flow(peer, state.half, received, out=state.drift)
         state.correction.add_(state.drift)
         torch.add(state.half, state.drift, out=state.x)
         return loss

@@ -10,7 +10,7 @@ With W the mixing matrix, eta the learning rate and g_i^k node i's minibatch gra
 units of gradients and a change of eta leaves it valid. In all three the mean of y is the mean of g in every round.
 
     y   state.tracked      what a node steps along
-    c   state.correction   y - g, of which the sum over all nodes is 0; c+ = c + (W y - y), which keeps that to rounding
+    c   state.correction   y - g, of which the sum over all nodes is 0; c+ = c + (W y - y)
 
 Messages are pairs (x or x - eta y, y). In adapt-while-communicate that is (x^k, y^(k-1)), known before the gradient of
 round k, which hides it: y^k = W y^(k-1) + g^k - g^(k-1). Adapt-then-combine exchanges twice in a round, with one W.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
+from decentral.algorithms.flow import flow
 from decentral.peer import Peer
 
 TrackingOrder = Literal["mixed", "adapt-then-combine", "adapt-while-communicate"]
@@ -63,16 +64,13 @@ class GradientTracking(Algorithm):
         # The optimizer may overwrite what it steps with, and y is still to be sent.
         state.local.step(gradient.copy_(state.tracked))
         received = await peer.exchange((state.x, state.tracked))
-        peer.drift(state.x, received, out=state.drift)
-        state.x.add_(state.drift)
-        peer.drift(state.tracked, {sender: payload[1:] for sender, payload in received.items()}, out=state.drift)
-        state.correction.add_(state.drift)
+        state.x.add_(flow(peer, state.x, received, out=state.drift))
+        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
 
     async def _adapt_then_combine(self, state: TrackingState, gradient: Tensor, peer: Peer) -> None:
         # The first round mixes as all do, where Aug-DGM starts from y^0 = g^0.
         received = await peer.exchange((state.tracked,))
-        peer.drift(state.tracked, received, out=state.drift)
-        state.correction.add_(state.drift)
+        state.correction.add_(flow(peer, state.tracked, received, out=state.drift))
         state.tracked.add_(state.drift)
         state.local.step(gradient.copy_(state.tracked))
         await peer.mix_(state.x)
@@ -81,10 +79,9 @@ class GradientTracking(Algorithm):
         ticket = await peer.post((state.x, state.tracked))
         loss, gradient = await peer.gradient(state.x)
         received = await peer.collect(ticket)
-        peer.drift(state.tracked, {sender: payload[1:] for sender, payload in received.items()}, out=state.drift)
-        state.correction.add_(state.drift)
+        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
         torch.add(state.correction, gradient, out=state.tracked)
-        peer.drift(state.x, received, out=state.drift)
+        flow(peer, state.x, received, out=state.drift)
         state.local.step(gradient.copy_(state.tracked))
         state.x.add_(state.drift)
         return loss

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
+from decentral.algorithms.flow import flow
 from decentral.peer import Peer
 
 
@@ -59,9 +60,8 @@ class MomentumTracking(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         state.momentum.mul_(self.momentum).add_(state.local.decay_(gradient))
         received = await peer.collect(ticket)
-        peer.drift(state.tracked, {sender: payload[1:] for sender, payload in received.items()}, out=state.drift)
-        state.correction.add_(state.drift)
+        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
         torch.add(state.correction, state.momentum, out=state.tracked)
-        peer.drift(state.x, received, out=state.drift)
+        flow(peer, state.x, received, out=state.drift)
         state.x.add_(state.tracked, alpha=-state.local.lr).add_(state.drift)
         return loss
