@@ -6,7 +6,7 @@ With W the mixing matrix, eta the learning rate, g_i^k node i's minibatch gradie
 
 The same with c = x - x^(k-1) - u^(k-1), in units of parameters:
 
-    h = x + u + c;    x+ = W h;    c+ = x+ - x - u = c + (W h - h);    c = 0 before the first round
+    h = x + u + c;    c+ = c + (W h - h);    x+ = x + u + c+ = W h;    c = 0 before the first round
 
 So the learning rate may change and u may be the step of any local optimizer. The paper's eta (g^k - g^(k-1)) would
 take the old gradient back with a rate that it was never applied with.
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
-from decentral.algorithms.flow import flow
+from decentral.algorithms.flow import add_flow_, correction
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 from decentral.topology.lazy import MARGIN, lazy, least_eigenvalue, refuse_changing
@@ -42,7 +42,6 @@ BOUND = -1 / 3
 class D2State(State):
     correction: Tensor  # (d,) c
     half: Tensor  # (d,) scratch: h, which is sent
-    drift: Tensor  # (d,) scratch: what mixing changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +61,13 @@ class D2(Algorithm):
         return lazy(graph), f"{found}: it runs with (I+W)/2"
 
     def init(self, x: Tensor, peer: Peer) -> D2State:
-        return D2State(
-            x=x, local=self.local.bind(x, peer.layout), correction=buffer(x), half=buffer(x), drift=buffer(x)
-        )
+        return D2State(x=x, local=self.local.bind(x, peer.layout), correction=correction(x), half=buffer(x))
 
     async def step(self, state: D2State, peer: Peer) -> Tensor:
         loss, gradient = await peer.gradient(state.x)
         state.local.step(gradient)
         torch.add(state.x, state.correction, out=state.half)
         received = await peer.exchange((state.half,))
-        flow(peer, state.half, received, out=state.drift)
-        state.correction.add_(state.drift)
-        torch.add(state.half, state.drift, out=state.x)
+        add_flow_(state.correction, peer, state.half, received)
+        state.x.add_(state.correction)
         return loss

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
-from decentral.algorithms.flow import flow
+from decentral.algorithms.flow import add_flow_, correction
 from decentral.peer import Peer
 
 TrackingOrder = Literal["mixed", "adapt-then-combine", "adapt-while-communicate"]
@@ -45,9 +45,8 @@ class GradientTracking(Algorithm):
     order: TrackingOrder = "mixed"
 
     def init(self, x: Tensor, peer: Peer) -> TrackingState:
-        return TrackingState(
-            x=x, local=self.local.bind(x, peer.layout), tracked=buffer(x), correction=buffer(x), drift=buffer(x)
-        )
+        local = self.local.bind(x, peer.layout)
+        return TrackingState(x=x, local=local, tracked=buffer(x), correction=correction(x), drift=buffer(x))
 
     async def step(self, state: TrackingState, peer: Peer) -> Tensor:
         if self.order == "adapt-while-communicate":
@@ -64,14 +63,14 @@ class GradientTracking(Algorithm):
         # The optimizer may overwrite what it steps with, and y is still to be sent.
         state.local.step(gradient.copy_(state.tracked))
         received = await peer.exchange((state.x, state.tracked))
-        state.x.add_(flow(peer, state.x, received, out=state.drift))
-        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
+        state.x.add_(add_flow_(state.drift.zero_(), peer, state.x, received))
+        add_flow_(state.correction, peer, state.tracked, received, place=1)
 
     async def _adapt_then_combine(self, state: TrackingState, gradient: Tensor, peer: Peer) -> None:
         # The first round mixes as all do, where Aug-DGM starts from y^0 = g^0.
         received = await peer.exchange((state.tracked,))
-        state.correction.add_(flow(peer, state.tracked, received, out=state.drift))
-        state.tracked.add_(state.drift)
+        add_flow_(state.correction, peer, state.tracked, received)
+        torch.add(state.correction, gradient, out=state.tracked)
         state.local.step(gradient.copy_(state.tracked))
         await peer.mix_(state.x)
 
@@ -79,9 +78,9 @@ class GradientTracking(Algorithm):
         ticket = await peer.post((state.x, state.tracked))
         loss, gradient = await peer.gradient(state.x)
         received = await peer.collect(ticket)
-        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
+        add_flow_(state.correction, peer, state.tracked, received, place=1)
         torch.add(state.correction, gradient, out=state.tracked)
-        flow(peer, state.x, received, out=state.drift)
+        add_flow_(state.drift.zero_(), peer, state.x, received)
         state.local.step(gradient.copy_(state.tracked))
         state.x.add_(state.drift)
         return loss

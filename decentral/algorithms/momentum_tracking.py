@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
-from decentral.algorithms.flow import flow
+from decentral.algorithms.flow import add_flow_, correction
 from decentral.peer import Peer
 
 
@@ -51,7 +51,7 @@ class MomentumTracking(Algorithm):
             local=self.local.bind(x, peer.layout),
             momentum=buffer(x),
             tracked=buffer(x),
-            correction=buffer(x),
+            correction=correction(x),
             drift=buffer(x),
         )
 
@@ -60,8 +60,8 @@ class MomentumTracking(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         state.momentum.mul_(self.momentum).add_(state.local.decay_(gradient))
         received = await peer.collect(ticket)
-        state.correction.add_(flow(peer, state.tracked, received, out=state.drift, place=1))
+        add_flow_(state.correction, peer, state.tracked, received, place=1)
         torch.add(state.correction, state.momentum, out=state.tracked)
-        flow(peer, state.x, received, out=state.drift)
+        add_flow_(state.drift.zero_(), peer, state.x, received)
         state.x.add_(state.tracked, alpha=-state.local.lr).add_(state.drift)
         return loss

@@ -28,7 +28,7 @@ def drift(algorithm: Algorithm, topology: Topology, rounds: int, dtype: torch.dt
     """How far the mean of all nodes' corrections is from 0, as a share of their size, after some noisy rounds.
 
     Args:
-        dtype: of the parameters; the corrections are float32.
+        dtype: of the parameters; the corrections are float64, what is sent float32.
     """
     problem, noise = Quadratics.draw(topology.nodes), torch.Generator().manual_seed(0)
 
@@ -45,9 +45,9 @@ def drift(algorithm: Algorithm, topology: Topology, rounds: int, dtype: torch.dt
     states = list(run.states.values())
     kept = [state.correction for state in states]  # type: ignore[attr-defined]
     assert {(state.x.dtype, correction.dtype) for state, correction in zip(states, kept, strict=True)} == {
-        (dtype, torch.float32)
+        (dtype, torch.float64)
     }
-    corrections = torch.stack(kept).double()
+    corrections = torch.stack(kept)
     return float(corrections.mean(dim=0).norm() / corrections.norm(dim=1).mean())
 
 

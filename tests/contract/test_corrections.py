@@ -181,10 +181,10 @@ def test_the_mean_of_what_is_tracked_is_the_mean_gradient(algorithm: Algorithm, 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("algorithm", BUFFERED.values(), ids=BUFFERED)
-def test_corrections_keep_their_sum_in_float32(algorithm: Algorithm, dtype: torch.dtype) -> None:
-    """Under bfloat16 parameters too. As sums of W x - x, whose rows sum to 1 + 1e-8, they were off by 1e-6 here and by
-    more in every round; kept in bfloat16, by 1e-2. `python -m tests.contract.drift` measures 10,000 rounds."""
-    assert drift(algorithm, graph("path-4"), 150, dtype) < 4e-7
+def test_corrections_keep_their_sum(algorithm: Algorithm, dtype: torch.dtype) -> None:
+    """Under bfloat16 parameters too. As sums of W x - x, whose rows sum to 1 + 1e-8, they were off by 1e-6 here, and by
+    more in every round. `python -m tests.contract.drift` measures 10,000 rounds."""
+    assert drift(algorithm, graph("path-4"), 100, dtype) < 1e-12
 
 
 # Fixed points and where they lie.
@@ -248,7 +248,7 @@ CORRECTED: dict[str, tuple[Algorithm, float]] = {
     "gradient tracking mixed": (GradientTracking(local=sgd(0.1)), 1e-19),
     "gradient tracking adapt-then-combine": (GradientTracking(local=sgd(0.1), order="adapt-then-combine"), 1e-19),
     "gradient tracking adapt-while-communicate": (
-        GradientTracking(local=sgd(0.05), order="adapt-while-communicate"),  # which is stable up to less
+        GradientTracking(local=sgd(0.12), order="adapt-while-communicate"),
         1e-19,
     ),
     "momentum tracking": (MomentumTracking(local=sgd(0.03), momentum=0.7), 1e-19),
@@ -262,7 +262,7 @@ def test_unequal_data_leave_no_bias_where_it_is_corrected() -> None:
     problem, topology, reached = Quadratics.draw(4), graph("path-4"), {}
     for name, (algorithm, bound) in CORRECTED.items():
         where = algorithm.suited(topology)[0]
-        run = simulate(algorithm, where, problem.answers(), np.zeros((4, DIMENSION)), 700)
+        run = simulate(algorithm, where, problem.answers(), np.zeros((4, DIMENSION)), 560)
         reached[name] = float(np.square(run.final - problem.optimum).sum())
         assert reached[name] <= bound, reached
     assert reached["d-sgd"] > 1
