@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.sections import Named, Section, tag_of
+from decentral.section import Named, Section, tag
 
 
 class NoCompression(Section):
@@ -74,7 +74,7 @@ Values = Annotated[
     | Annotated[QSGD, Tag("qsgd")]
     | Annotated[Natural, Tag("natural")]
     | Annotated[Sign, Tag("sign")],
-    Discriminator(tag_of),
+    Discriminator(tag),
     Named,
 ]
 
@@ -155,6 +155,6 @@ Compression = Annotated[
     | Annotated[RandomK, Tag("random-k")]
     | Annotated[Sketch, Tag("sketch")]
     | Annotated[LowRank, Tag("low-rank")],
-    Discriminator(tag_of),
+    Discriminator(tag),
     Named,
 ]

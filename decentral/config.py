@@ -12,8 +12,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, PrivateAttr, Tag
 
 from decentral.compression_config import Compression, NoCompression
-from decentral.sections import OWN, KeyPath, Named, OpenSection, OwnCode, Section
-from decentral.sections import tag_of as _tag
+from decentral.correction_sections import (
+    D2,
+    DecentLaM,
+    ExactDiffusion,
+    GlobalUpdateTracking,
+    GradientTracking,
+    MomentumTracking,
+    QuasiGlobalAdam,
+    QuasiGlobalMomentum,
+    SlowMo,
+)
+from decentral.rates import Constant, LearningRate
+from decentral.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section, tag
 
 __all__ = ["OWN", "KeyPath", "Named", "OpenSection", "OwnCode", "Section"]  # of every section, for whoever reads these
 
@@ -65,7 +76,7 @@ Data = Annotated[
     | Annotated[CIFAR10, Tag("cifar10")]
     | Annotated[Quadratics, Tag("quadratics")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -96,7 +107,7 @@ class Shards(Section):
 
 Partition = Annotated[
     Annotated[IID, Tag("iid")] | Annotated[Dirichlet, Tag("dirichlet")] | Annotated[Shards, Tag("shards")],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -130,7 +141,7 @@ Model = Annotated[
     | Annotated[MLP, Tag("mlp")]
     | Annotated[CNN, Tag("cnn")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -142,6 +153,8 @@ class Optimizer(OpenSection):
     """Import path of a torch.optim.Optimizer, such as torch.optim.AdamW."""
     lr: float = Field(0.1, gt=0)
     """Learning rate."""
+    schedule: LearningRate = Constant()
+    """How the learning rate changes over the rounds: constant, step, cosine or linear, each after a warm-up."""
 
 
 class DSGD(Section):
@@ -192,10 +205,19 @@ class DDP(Section):
 Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
+    | Annotated[GradientTracking, Tag("gradient-tracking")]
+    | Annotated[D2, Tag("d2")]
+    | Annotated[ExactDiffusion, Tag("exact-diffusion")]
+    | Annotated[QuasiGlobalMomentum, Tag("qg-dsgdm")]
+    | Annotated[QuasiGlobalAdam, Tag("qg-dadam")]
+    | Annotated[DecentLaM, Tag("decentlam")]
+    | Annotated[SlowMo, Tag("slowmo")]
+    | Annotated[MomentumTracking, Tag("momentum-tracking")]
+    | Annotated[GlobalUpdateTracking, Tag("gut")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -238,7 +260,7 @@ Schedule = Annotated[
     | Annotated[Matchings, Tag("matchings")]
     | Annotated[RandomMatchings, Tag("random-matchings")]
     | Annotated[Matcha, Tag("matcha")],
-    Discriminator(_tag),
+    Discriminator(tag),
     Named,
 ]
 
@@ -327,10 +349,7 @@ class Experiment(Section):
     compare: list[Method] = Field([])
     """Further methods that `speedup` runs beside the file's own."""
     baselines: list[Method] = Field(
-        [
-            Method(algorithm=AllReduceSGD(name="allreduce")),
-            Method(algorithm=DDP(name="ddp")),
-        ]
+        [Method(algorithm=AllReduceSGD(name="allreduce")), Method(algorithm=DDP(name="ddp"))]
     )
     """Centralized methods that `speedup` compares with."""
     transport: Annotated[Transport, Named] = Transport()

@@ -44,6 +44,23 @@ def sum_into(out: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -
     torch.autograd.graph.increment_version(out)  # torch saw no write, and whoever watches for one asks torch
 
 
+def add_flow(total: Tensor, own: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
+    """`total <- ((total + w_0 (v_0 - own)) + w_1 (v_1 - own)) + ...`.
+
+    Differences and products are rounded to the vectors' dtype, sums to that of `total`.
+
+    Args:
+        total: `(d,)`, which `is_fusible` takes; none of the others.
+        own: `(d,)`
+        weights: k numbers.
+        vectors: k vectors `(d,)`, k >= 0, that `is_fusible` takes together with `own`.
+    """
+    addresses = np.array([vector.data_ptr() for vector in vectors], dtype=np.uintp)
+    mine = own.numpy().reshape(-1)
+    _add_flow(total.numpy().reshape(-1), mine, np.array(weights, dtype=mine.dtype), addresses)
+    torch.autograd.graph.increment_version(total)
+
+
 def add_bfloat16(x: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -> None:
     """`x <- ((x + w_0 v_0) + w_1 v_1) + ...` for bfloat16 vectors, each operation rounded to the dtype of x.
 
@@ -61,6 +78,8 @@ def warm_up(dtype: torch.dtype) -> None:
     """Compile the passes, or load them from disk, before a clock runs."""
     if dtype in DTYPES:
         sum_into(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
+        for total in {dtype, torch.float64}:
+            add_flow(torch.zeros(1, dtype=total), torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=dtype)])
         add_bfloat16(torch.zeros(1, dtype=dtype), [1.0], [torch.zeros(1, dtype=torch.bfloat16)])
 
 
@@ -104,6 +123,17 @@ def _sum_into(out: Any, weights: Any, addresses: Any) -> None:
             else:
                 for i in range(total.size):
                     target[i] = total[i] + weight * part[i]
+
+
+@compiled
+def _add_flow(total: Any, own: Any, weights: Any, addresses: Any) -> None:
+    for start in range(0, total.size, CHUNK):
+        stop = min(start + CHUNK, total.size)
+        target, mine = total[start:stop], own[start:stop]
+        for k in range(addresses.size):
+            part, weight = numba.carray(_at(addresses[k], own), own.size)[start:stop], weights[k]
+            for i in range(target.size):
+                target[i] += weight * (part[i] - mine[i])
 
 
 @compiled

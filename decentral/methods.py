@@ -114,5 +114,13 @@ def _traits(method: ResolvedMethod) -> dict[str, Any]:
             "schedule": schedule,
         }
         traits |= graph.options
-    optimizer = {"optimizer": method.optimizer.name, "lr": method.optimizer.lr}
+    rate = " ".join(rate_words(method.optimizer)) or "constant"
+    optimizer = {"optimizer": method.optimizer.name, "lr": method.optimizer.lr, "rate": rate}
     return {**traits, **optimizer, **method.optimizer.options}
+
+
+def rate_words(optimizer: Optimizer) -> list[str]:
+    """`cosine warmup=10`: a learning rate that is not constant, and what is not its schedule's default."""
+    given = optimizer.schedule.model_dump(exclude_defaults=True, exclude={"name"})
+    words = [f"{key}={value}" for key, value in given.items()]
+    return [optimizer.schedule.name, *words] if words or optimizer.schedule.name != "constant" else []

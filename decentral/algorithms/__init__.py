@@ -2,11 +2,29 @@
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
+from decentral.algorithms.d2 import D2
+from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.exact_diffusion import ExactDiffusion
+from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
+from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.hierarchical import Hierarchical
+from decentral.algorithms.momentum_tracking import MomentumTracking
+from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
+from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.slowmo import SlowMo
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
     "hierarchical": Hierarchical,
+    "gradient-tracking": GradientTracking,
+    "d2": D2,
+    "exact-diffusion": ExactDiffusion,
+    "qg-dsgdm": QuasiGlobalMomentum,
+    "qg-dadam": QuasiGlobalAdam,
+    "decentlam": DecentLaM,
+    "slowmo": SlowMo,
+    "momentum-tracking": MomentumTracking,
+    "gut": GlobalUpdateTracking,
     "allreduce": AllReduceSGD,
 }

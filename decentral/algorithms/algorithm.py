@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from decentral.algorithms.local import Local, LocalSteps
 from decentral.peer import Peer
 from decentral.topology.stochastic import Kind
+from decentral.topology.topology import Topology
 
 
 @dataclass(slots=True)
@@ -26,7 +28,18 @@ class Algorithm(ABC):
     mixing: ClassVar[Kind] = "doubly-stochastic"
     """What every mixing matrix must be, or more than that."""
 
+    owns_step: ClassVar[bool] = False
+    """Whether it takes the local step itself, of the local optimizer only learning rate and weight decay."""
+
     local: Local
+
+    def suited(self, graph: Topology) -> tuple[Topology, str]:
+        """The graph as this method uses it, and what of that the user must be told; empty where it is as given.
+
+        Raises:
+            ConfigError: the method does not work on it, although its matrices are what `mixing` says.
+        """
+        return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""
@@ -38,3 +51,8 @@ class Algorithm(ABC):
 
         It awaits effects of `peer` only.
         """
+
+
+def buffer(x: Tensor) -> Tensor:
+    """Zeros `(d,)` to accumulate in: of the dtype of `x: (d,)`, but float32 where that has fewer bits."""
+    return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))

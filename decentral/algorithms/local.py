@@ -14,6 +14,20 @@ from decentral.peer import Layout
 class LocalSteps(Protocol):
     """Takes local steps on one node's flat vector: all that an algorithm may ask of its local optimizer."""
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of this round.
+
+        Raises:
+            ConfigError: parameter groups have different ones.
+        """
+
+    def begin_round(self, round: int) -> None:
+        """Take the learning rate of a round, where a schedule gives one."""
+
+    def decay_(self, gradient: Tensor) -> Tensor:
+        """`gradient + weight_decay x`, in place, and with no step: for a method that makes its own of it."""
+
     def step(self, gradient: Tensor) -> None:
         """One step in place on the vector with the flat gradient `(d,)`, which may be overwritten: clone it to keep."""
 
@@ -22,21 +36,38 @@ class LocalSteps(Protocol):
 class Local(Protocol):
     """What gives each node its local optimizer."""
 
+    def beyond_sgd(self) -> str:
+        """What it does other than `x - lr (g + weight_decay x)`, in the user's words; empty where that is all."""
+
     def bind(self, x: Tensor, layout: Layout) -> LocalSteps:
         """The optimizer of one node, at work on `x: (d,)` in the layout's blocks."""
 
 
 @dataclass(frozen=True)
 class LocalOptimizer:
-    """A torch.optim class and its options, the learning rate among them."""
+    """A torch.optim class and its options, the learning rate among them.
+
+    Args:
+        factor: what the learning rate is multiplied by in each round, by the round's number; 1 unless given.
+    """
 
     factory: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
+    factor: Callable[[int], float] | None = None
 
     def bind(self, x: Tensor, layout: Layout) -> "BoundOptimizer":
         """The optimizer of one node, its parameters views of `x: (d,)` at the layout's blocks."""
         parameters = [torch.nn.Parameter(block.of(x)) for block in layout]
-        return BoundOptimizer(self.factory(parameters, **self.options), x, parameters, layout)
+        return BoundOptimizer(self.factory(parameters, **self.options), self, x, parameters, layout)
+
+    def begin_round(self, optimizer: torch.optim.Optimizer, round: int) -> None:
+        """Give an optimizer that was made by this one the learning rate of a round."""
+        if self.factor is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.options["lr"] * self.factor(round)
+
+    def beyond_sgd(self) -> str:
+        return beyond_sgd(self.factory([torch.nn.Parameter(torch.zeros(1))], **self.options))
 
 
 @dataclass(slots=True)
@@ -44,11 +75,23 @@ class BoundOptimizer:
     """A local optimizer at work on one node's flat vector, layer by layer."""
 
     optimizer: torch.optim.Optimizer
+    made_by: LocalOptimizer
     x: Tensor  # (d,) the vector that the parameters view
     parameters: list[torch.nn.Parameter]
     layout: Layout
     _gradient: Tensor | None = None
     _address: int = 0
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def begin_round(self, round: int) -> None:
+        self.made_by.begin_round(self.optimizer, round)
+
+    def decay_(self, gradient: Tensor) -> Tensor:
+        decay = self.optimizer.param_groups[0]["weight_decay"]
+        return gradient.add_(self.x, alpha=decay) if decay else gradient
 
     def step(self, gradient: Tensor) -> None:
         """One step in place on `x` with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep."""
@@ -63,3 +106,14 @@ class BoundOptimizer:
                 parameter.grad = block.of(gradient)
             self._gradient = gradient
         self.optimizer.step()
+
+
+def beyond_sgd(optimizer: torch.optim.Optimizer) -> str:
+    """What an optimizer does other than `x - lr (g + weight_decay x)`, in the user's words; empty where that is all."""
+    if type(optimizer) is not torch.optim.SGD:
+        return type(optimizer).__name__
+    for group in optimizer.param_groups:
+        for option in ("momentum", "maximize"):  # without momentum there is neither dampening nor nesterov
+            if group[option]:
+                return f"{option}={group[option]}"
+    return ""

@@ -23,7 +23,7 @@ from decentral.compression.sparse import Choice, Sparse
 from decentral.compression.top_k import Largest, LargestOfBlocks
 from decentral.errors import ConfigError
 from decentral.fused import DTYPES
-from decentral.sections import Section
+from decentral.section import Section
 
 __all__ = [
     "COMPRESSORS",

@@ -17,6 +17,7 @@ from decentral.measure.comparison import DOCUMENT, Clock, Evaluation
 from decentral.measure.record import describe_run, versions
 from decentral.measure.run import Prepared
 from decentral.measure.saving import Keeping, Resumed
+from decentral.rates import needs_rounds
 
 FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds")
 """Keys of an experiment that may differ where a run goes on; the first seed may not, and rounds only grow."""
@@ -149,6 +150,12 @@ def _check_same(manifest: Manifest, experiment: Experiment, ready: Prepared) -> 
     if manifest.round > experiment.rounds:
         raise ConfigError(
             f"found {experiment.rounds}; the checkpoint is of round {manifest.round}, and as many are required",
+            ("rounds",),
+        )
+    if needs_rounds(ready.method.optimizer.schedule) and manifest.experiment["rounds"] != experiment.rounds:
+        raise ConfigError(
+            f"found {experiment.rounds}; the checkpoint has {manifest.experiment['rounds']}, by whose end its learning "
+            "rate has fallen: a run that is to grow gives optimizer.schedule.rounds from its beginning",
             ("rounds",),
         )
     if manifest.data != ready.task.fingerprint:

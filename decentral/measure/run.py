@@ -22,7 +22,7 @@ from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import algorithm_of, between_nodes, vertices
+from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, vertices
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Measure, Pace, train
 from decentral.training.objective import Objective
@@ -101,8 +101,9 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
         ConfigError: whatever is wrong with the experiment, its files or the user's code.
         MissingEnvironmentError: a package is missing.
     """
-    local = local_optimizer(method.optimizer)
+    local = local_optimizer(method.optimizer, experiment.rounds)
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
+    refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     groups, topology = _graphs(experiment, method, algorithm)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)

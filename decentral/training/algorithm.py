@@ -1,5 +1,6 @@
 """The algorithm that an experiment names: one of the registry, or a class of the user's own."""
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,21 @@ def own_algorithm(own: object, options: Mapping[str, Any], local: Local, name: s
     return made
 
 
+def refuse_ignored(algorithm: Algorithm | None, local: Local, name: str, at: KeyPath) -> None:
+    """Raise ConfigError where a method that takes the local step itself would ignore what its optimizer is to do.
+
+    Args:
+        name: of the method, for the user.
+        at: the optimizer's key path.
+    """
+    if algorithm is not None and algorithm.owns_step and (beyond := local.beyond_sgd()):
+        raise ConfigError(
+            f"found {beyond}; {name} takes the local step itself, so its optimizer must be torch.optim.SGD with no "
+            "more than lr and weight_decay; what the method has of momentum is an option of `algorithm:`",
+            at,
+        )
+
+
 def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
     """How many vertices the algorithm's topology has: one for each node, or for each group of nodes.
 
@@ -60,11 +76,12 @@ def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
     return nodes // size
 
 
-def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath) -> Topology:
+def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath, *, tell: bool = True) -> Topology:
     """The graph of nodes that the algorithm's topology means: itself, or its groups taken apart.
 
     Args:
         at: the topology's key path, for errors.
+        tell: warn where the method takes another mixing matrix than the graph's.
 
     Raises:
         ConfigError: the algorithm does not work with such mixing matrices.
@@ -77,5 +94,17 @@ def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath) -> 
             at,
         )
     if not isinstance(algorithm, Hierarchical):
-        return graph
+        return _suited(algorithm, graph, at, tell)
     return members(graph, algorithm.group, linked=1 if algorithm.between == "leaders" else algorithm.group)
+
+
+def _suited(algorithm: Algorithm | None, graph: Topology, at: KeyPath, tell: bool) -> Topology:
+    if algorithm is None:
+        return graph
+    try:
+        suited, told = algorithm.suited(graph)
+    except ConfigError as error:
+        raise ConfigError(str(error), error.at or at) from error
+    if told and tell:
+        warnings.warn(told, stacklevel=4)
+    return suited

@@ -47,6 +47,7 @@ def train_ddp(
         measure(0, seconds, {node: flat(module)}, {})
         for round in range(pace.rounds):
             began = perf_counter()
+            local.begin_round(optimizer, round)
             loss = ordinary_step(model, optimizer, batches, loss_of)
             unchecked.add(round, {node: loss.detach()})
             if pace.is_due(round):

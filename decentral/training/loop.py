@@ -81,6 +81,7 @@ def train(
         began = perf_counter()
         for node in driver.hosted:
             peers[node].round = round
+            states[node].local.begin_round(round)
             objectives[node].begin_step()
         losses = driver.advance({node: algorithm.step(states[node], peers[node]) for node in driver.hosted}, round)
         unchecked.add(round, losses)

@@ -1,5 +1,6 @@
 """The local optimizer named in an experiment: any torch.optim class, its options checked before the run."""
 
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -7,11 +8,15 @@ import torch
 from decentral import config
 from decentral.algorithms.local import LocalOptimizer
 from decentral.errors import ConfigError, nearest
+from decentral.rates import Constant
 from decentral.user_code import blame, checked_options
 
 
-def local_optimizer(section: config.Optimizer) -> LocalOptimizer:
+def local_optimizer(section: config.Optimizer, rounds: int) -> LocalOptimizer:
     """Resolve the import path and try the optimizer once on one parameter.
+
+    Args:
+        rounds: of the experiment, by whose end the learning rate has fallen unless its schedule says otherwise.
 
     Raises:
         ConfigError: no such class, not an optimizer, unknown or refused options, or one that needs a closure.
@@ -28,7 +33,8 @@ def local_optimizer(section: config.Optimizer) -> LocalOptimizer:
             "it must take dense gradients and step without a closure",
             section.path,
         ) from error
-    return LocalOptimizer(factory, options)
+    unchanging = section.schedule == Constant()
+    return LocalOptimizer(factory, options, None if unchanging else partial(section.schedule.factor, rounds=rounds))
 
 
 def _optimizer_class(section: config.Optimizer) -> type[torch.optim.Optimizer]:

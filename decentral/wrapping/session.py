@@ -15,7 +15,7 @@ from decentral.fused import warm_up
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import between_nodes, vertices
+from decentral.training.algorithm import between_nodes, refuse_ignored, vertices
 from decentral.transport.world import World
 from decentral.wrapping.flat_model import FlatModel
 from decentral.wrapping.optimizer import GossipOptimizer
@@ -57,7 +57,10 @@ class Session:
         method = algorithm_named(algorithm, local, compression)
         with placed():
             parts = vertices(method, self.world.size, ("algorithm",))
-        graph = between_nodes(method, topology_named(topology, parts), ("topology",))
+            refuse_ignored(method, local, type(method).__name__, ("optimizer",))
+        named = topology_named(topology, parts)
+        with placed():
+            graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
         epoch = self._agreed_epoch(run, told)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decentral.algorithms.local import beyond_sgd
 from decentral.errors import ConfigError
 from decentral.peer import Layout
 from decentral.wrapping.flat_model import FlatModel
@@ -44,6 +45,32 @@ class UserOptimizer:
         assert x is self._model.x
         assert layout is self._model.layout
         return self
+
+    @property
+    def lr(self) -> float:
+        rates = {float(group["lr"]) for group in self._optimizer.param_groups}
+        if len(rates) > 1:
+            found = ", ".join(f"{rate:g}" for rate in sorted(rates))
+            raise ConfigError(f"the optimizer's groups have learning rates {found}; this algorithm needs one for all")
+        return rates.pop()
+
+    def begin_round(self, round: int) -> None:
+        """The user's own scheduler has set the learning rate."""
+
+    def beyond_sgd(self) -> str:
+        return beyond_sgd(self._optimizer)
+
+    def decay_(self, gradient: Tensor) -> Tensor:
+        """With each group's weight decay; a parameter without a gradient has none, as in torch's own step."""
+        blocks = {
+            id(parameter): block for parameter, block in zip(self._model.parameters, self._model.layout, strict=True)
+        }
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                block = blocks.get(id(parameter))
+                if group["weight_decay"] and block is not None and parameter.grad is not None:
+                    block.of(gradient).add_(block.of(self._model.x), alpha=group["weight_decay"])
+        return gradient
 
     def step(self, gradient: Tensor) -> None:
         """One step in place on the model's vector with the flat gradient `(d,)`.

@@ -17,17 +17,28 @@ Gradients = Callable[[Matrix], Matrix]
 
 @dataclass(kw_only=True)
 class Sgd:
-    """torch's SGD on stacked rows: g <- g + decay x, m <- momentum m + g from m = 0, and the direction is m."""
+    """torch's SGD on stacked rows: g <- g + decay x, m <- momentum m + g from m = 0, and the direction is m.
+
+    Attributes:
+        drop: the round from which on the learning rate is a tenth of lr; None: it stays.
+    """
 
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+    drop: int | None = None
     memory: Matrix | float = 0.0
+    steps: int = 0
+
+    def rate(self, k: int) -> float:
+        """The learning rate of round k."""
+        return self.lr if self.drop is None or k < self.drop else self.lr / 10
 
     def step(self, grads: Matrix, at: Matrix) -> Matrix:
         """What is subtracted from the models, for gradients taken at the point `at`."""
         self.memory = self.momentum * self.memory + grads + self.weight_decay * at
-        return self.lr * self.memory
+        self.steps += 1
+        return self.rate(self.steps - 1) * self.memory
 
 
 class Equations(Protocol):

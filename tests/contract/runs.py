@@ -56,6 +56,7 @@ def play(
         seen: dict[int, list[Shapes]] = {node: [] for node in driver.hosted}
         for peer in peers.values():
             peer.round = round
+            states[peer.node].local.begin_round(round)
         steps = {node: watched(algorithm.step(states[node], peers[node]), seen[node]) for node in driver.hosted}
         driver.advance(steps, round)
         models.append(_stacked(vectors))
@@ -77,9 +78,10 @@ def simulate(
     return play(algorithm, LockstepDriver(gradients, poison), topology, torch.as_tensor(starts), rounds, layout)
 
 
-def sgd(lr: float, **options: Any) -> LocalOptimizer:
-    """torch's SGD."""
-    return LocalOptimizer(torch.optim.SGD, {"lr": lr, **options})
+def sgd(lr: float, *, drop: int | None = None, **options: Any) -> LocalOptimizer:
+    """torch's SGD; from round `drop` on, if given, with a tenth of lr."""
+    factor = None if drop is None else lambda round: 1.0 if round < drop else 0.1
+    return LocalOptimizer(torch.optim.SGD, {"lr": lr, **options}, factor)
 
 
 def watched(step: Step, posted: list[Shapes]) -> Step:

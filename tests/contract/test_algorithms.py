@@ -1,9 +1,10 @@
 """The common battery: whoever enters ALGORITHMS enters CASES and is held to the same contract."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from torch import Tensor
 
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.d2 import D2
 from decentral.algorithms.local import LocalOptimizer
+from decentral.algorithms.quasi_global_adam import Variant
 from decentral.peer import Layout, LossAndGradient, Peer
 from decentral.topology.groups import members
 from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle
+from tests.contract import oracle, oracle_correction
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, play, same, sgd, simulate
@@ -28,9 +31,15 @@ Bytes = Callable[[int, int, int, int], int]
 """bytes(rounds, degree, nodes, bytes of the flat vector): what a node sends in all."""
 
 
-def gossip_bytes(rounds: int, degree: int, nodes: int, size: int, every: int = 1) -> int:
-    """One vector to each neighbor in each mixing round: a header of 64 bytes, and the vector in whole 8 bytes."""
-    return rounds // every * degree * (64 + (size + 7) // 8 * 8)
+def gossip_bytes(rounds: int, degree: int, nodes: int, size: int, every: int = 1, vectors: int = 1) -> int:
+    """A message to each neighbor in each mixing round: a header of 64 bytes, and each vector in whole 8 bytes."""
+    return rounds // every * degree * (64 + vectors * ((size + 7) // 8 * 8))
+
+
+def slowmo_bytes(rounds: int, degree: int, nodes: int, size: int, every: int, gossip: bool) -> int:
+    """Gossip in every round, and an all-reduce in every tau-th."""
+    gossiped = gossip_bytes(rounds, degree, nodes, size) if gossip else 0
+    return gossiped + ring_all_reduce_bytes(rounds // every, degree, nodes, size)
 
 
 def ring_all_reduce_bytes(rounds: int, degree: int, nodes: int, size: int) -> int:
@@ -47,6 +56,11 @@ class Case:
         settings: of the algorithm.
         tolerance: between transports; None for bitwise, where no engine owns the order of a sum.
         size: nodes of each group, where the graph is one of groups.
+        optimizers: names of OPTIMIZERS that it is run with.
+        alone: whether one node alone is torch's own optimizer.
+        mean: whether a round moves the mean of all by -lr times the mean gradient.
+        brief: whether one of several combinations is enough.
+        suited: the graph that it makes of the given one.
     """
 
     equations: oracle.Equations
@@ -54,11 +68,24 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
     size: int = 1
+    optimizers: Sequence[str] = ("plain", "momentum", "nesterov", "adamw")
+    alone: bool = True
+    mean: bool = True
+    brief: bool = False
+    suited: Callable[[Topology], tuple[Topology, str]] = lambda graph: (graph, "")
 
     def on(self, graph: Topology) -> Topology:
         """The graph of the nodes, from the experiment's graph."""
         linked = 1 if self.settings.get("between") == "leaders" else self.size
-        return members(graph, self.size, linked) if self.size > 1 else graph
+        return members(graph, self.size, linked) if self.size > 1 else self.suited(graph)[0]
+
+    def matrix(self, graph: Topology) -> oracle.Matrix:
+        """W of the equations."""
+        return dense(self.suited(graph)[0])
+
+    def among(self, optimizers: Sequence[str]) -> list[str]:
+        """Those of some optimizers that it is run with, or the one that stands for all."""
+        return [name for name in optimizers if name in self.optimizers] or [self.optimizers[0]]
 
 
 def hierarchical(order: str, between: str, size: int, every: int = 1) -> Case:
@@ -88,6 +115,45 @@ def dsgd(order: str, every: int) -> Case:
     )
 
 
+def tracking(order: str) -> Case:
+    exchanges = 2 if order == "adapt-then-combine" else 1
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        return gossip_bytes(exchanges * rounds, degree, nodes, vector, vectors=3 - exchanges)
+
+    equations = oracle_correction.tracking(order)
+    return Case(settings={"order": order}, equations=equations, bytes_sent=bytes_sent, **CORRECTED)
+
+
+def owning(equations: Callable[..., oracle.Equations], vectors: int = 1, **settings: Any) -> Case:
+    """A method that takes the local step itself; `equations` takes its settings in their order."""
+    return Case(
+        settings=settings,
+        equations=equations(*settings.values()),
+        bytes_sent=partial(gossip_bytes, vectors=vectors),
+        optimizers=("decaying",),
+        alone=False,
+        mean=False,
+        brief=True,
+    )
+
+
+def slowmo(gossip: bool, average: str) -> Case:
+    exact = average == "exact"
+    return Case(
+        settings={"every": 3, "slow_momentum": 0.4, "slow_lr": 0.9, "gossip": gossip, "average": average},
+        equations=oracle_correction.slowmo(3, 0.4, 0.9, gossip, exact),
+        bytes_sent=partial(slowmo_bytes, every=3, gossip=gossip) if exact else gossip_bytes,
+        tolerance=1e-5 if exact else None,  # differences of models, divided by the learning rate
+        optimizers=("momentum", "adamw"),
+        alone=False,
+        mean=False,
+        brief=True,
+    )
+
+
+CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
+
 CASES: dict[str, dict[str, Case]] = {
     "dsgd": {
         "atc": dsgd("adapt-then-combine", every=1),
@@ -107,6 +173,35 @@ CASES: dict[str, dict[str, Case]] = {
         "slices of 3 cta": hierarchical("combine-then-adapt", "slices", size=3),
         "slices of 5 awc every 3": hierarchical("adapt-while-communicate", "slices", size=5, every=3),
     },
+    "gradient-tracking": {
+        "mixed": tracking("mixed"),
+        "atc": tracking("adapt-then-combine"),
+        "awc": tracking("adapt-while-communicate"),
+    },
+    "d2": {
+        "": Case(
+            equations=oracle_correction.d2, bytes_sent=gossip_bytes, suited=D2(local=sgd(1.0)).suited, **CORRECTED
+        ),
+    },
+    "exact-diffusion": {
+        "": Case(equations=oracle_correction.exact_diffusion, bytes_sent=gossip_bytes, **CORRECTED),
+    },
+    "qg-dsgdm": {
+        form: owning(oracle_correction.quasi_global_momentum, momentum=0.9, mu=0.8, nesterov=form == "nesterov")
+        for form in ("nesterov", "heavy ball")
+    },
+    "qg-dadam": {
+        variant: owning(oracle_correction.quasi_global_adam, beta1=0.9, beta2=0.99, epsilon=1e-3, variant=variant)
+        for variant in get_args(Variant)
+    },
+    "decentlam": {"": owning(oracle_correction.decentlam, momentum=0.8)},
+    "slowmo": {
+        "gossip": slowmo(gossip=True, average="exact"),
+        "local": slowmo(gossip=False, average="exact"),
+        "without average": slowmo(gossip=True, average="none"),
+    },
+    "momentum-tracking": {"": owning(oracle_correction.momentum_tracking, vectors=2, momentum=0.8)},
+    "gut": {"": owning(oracle_correction.global_update_tracking, mu=0.7)},
     "allreduce": {
         "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6),
     },
@@ -114,6 +209,9 @@ CASES: dict[str, dict[str, Case]] = {
 
 ALL = [pytest.param(name, case, id=f"{name} {label}") for name, cases in CASES.items() for label, case in cases.items()]
 every_case = pytest.mark.parametrize(("name", "case"), ALL)
+every_case_that_moves_the_mean = pytest.mark.parametrize(
+    ("name", "case"), [param for param in ALL if param.values[1].mean]
+)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 DECAYING_MOMENTUM = {"momentum": 0.9, "weight_decay": 0.1}
@@ -121,18 +219,44 @@ OPTIMIZERS = {
     "plain": sgd(0.05),
     "momentum": sgd(0.02, **DECAYING_MOMENTUM),
     "nesterov": sgd(0.02, nesterov=True, **DECAYING_MOMENTUM),
+    "decaying": sgd(0.02, weight_decay=0.1),
     "adamw": LocalOptimizer(torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
 }
-every_optimizer = pytest.mark.parametrize("local", OPTIMIZERS.values(), ids=OPTIMIZERS)
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-def built(name: str, case: Case, local: LocalOptimizer) -> Algorithm:
-    return ALGORITHMS[name](local=local, **case.settings)
+def with_optimizers(
+    names: Sequence[str] = tuple(OPTIMIZERS),
+    where: Callable[[Case], bool] = lambda case: True,
+    **axes: Mapping[str, Any],
+) -> pytest.MarkDecorator:
+    """Every case with each of some optimizers and each combination of further parameters; of brief ones the last."""
+
+    def combinations() -> Iterator[Any]:
+        for param in ALL:
+            name, case = param.values
+            if not where(case):
+                continue
+            last = {axis: dict([list(values.items())[-1]]) for axis, values in axes.items()}
+            taken = last if case.brief else axes
+            for optimizer in case.among(names)[-1:] if case.brief else case.among(names):
+                for labels in product(*taken.values()):
+                    values = [axes[axis][label] for axis, label in zip(axes, labels, strict=True)]
+                    what = "-".join([str(param.id), optimizer, *labels])
+                    yield pytest.param(name, case, OPTIMIZERS[optimizer], *values, id=what)
+
+    return pytest.mark.parametrize(("name", "case", "local", *axes), list(combinations()))
 
 
-def built_alone(name: str, case: Case, local: LocalOptimizer) -> Algorithm:
+def built(name: str, case: Case, local: LocalOptimizer | None = None) -> Algorithm:
+    """With the case's own optimizer unless given."""
+    return ALGORITHMS[name](local=local or OPTIMIZERS[case.among(["momentum"])[0]], **case.settings)
+
+
+def built_alone(name: str, case: Case, local: LocalOptimizer | None = None) -> Algorithm:
     """For one node, which is a group by itself."""
-    return ALGORITHMS[name](local=local, **{**case.settings, **({"group": 1} if case.size > 1 else {})})
+    algorithm = built(name, case, local)
+    return replace(algorithm, group=1) if case.size > 1 else algorithm
 
 
 def common_start(problem: Quadratics) -> oracle.Matrix:
@@ -144,30 +268,47 @@ def test_every_algorithm_is_tested() -> None:
     assert CASES.keys() == ALGORITHMS.keys()
 
 
+PLACES = {
+    "ring-9 plain": ("ring-9", {}),
+    "star-32": ("star-32", DECAYING_MOMENTUM),
+    "tree-31": ("tree-31", DECAYING_MOMENTUM),
+    "torus-4x8": ("torus-4x8", DECAYING_MOMENTUM),
+    "ring-9": ("ring-9", DECAYING_MOMENTUM),
+    "social-32": ("social-32", DECAYING_MOMENTUM),
+}
+
+
 @pytest.mark.parametrize(
-    ("on", "options"),
+    ("name", "case", "on", "options"),
     [
-        ("ring-9", {}),
-        ("ring-9", DECAYING_MOMENTUM),
-        ("star-32", DECAYING_MOMENTUM),
-        ("tree-31", DECAYING_MOMENTUM),
-        ("torus-4x8", DECAYING_MOMENTUM),
-        ("social-32", DECAYING_MOMENTUM),
+        pytest.param(*param.values, *PLACES[place], id=f"{param.id}-{place}")
+        for param in ALL
+        for place in list(PLACES)[-1 if param.values[1].brief else 0 :]
     ],
-    ids=["ring-9 plain", "ring-9", "star-32", "tree-31", "torus-4x8", "social-32"],
 )
-@every_case
 def test_it_computes_its_equations(name: str, case: Case, on: str, options: dict[str, float]) -> None:
+    check_equations(name, case, on, options)
+
+
+@every_case
+def test_it_computes_its_equations_over_a_drop_of_the_learning_rate(name: str, case: Case) -> None:
+    """A buffer that is kept in the wrong units is ten times too large or too small from there on."""
+    check_equations(name, case, "ring-9", DECAYING_MOMENTUM, drop=17)
+
+
+def check_equations(name: str, case: Case, on: str, options: dict[str, float], drop: int | None = None) -> None:
+    if case.optimizers == ("decaying",):
+        options = {"weight_decay": 0.1}
     topology, rounds, lr = case.on(graph(on)), 50, 0.02
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     start = common_start(problem)
-    run = simulate(built(name, case, sgd(lr, **options)), topology, problem.answers(), start, rounds)
-    expected = case.equations(start, dense(graph(on)), problem.gradients(), oracle.Sgd(lr=lr, **options), rounds)
+    run = simulate(built(name, case, sgd(lr, drop=drop, **options)), topology, problem.answers(), start, rounds)
+    steps = oracle.Sgd(lr=lr, drop=drop, **options)
+    expected = case.equations(start, case.matrix(graph(on)), problem.gradients(), steps, rounds)
     np.testing.assert_allclose(run.final, expected, rtol=0, atol=1e-10 if case.size == 1 else 1e-12)
 
 
-@every_optimizer
-@every_case
+@with_optimizers()
 def test_no_answer_is_kept_beyond_its_step(name: str, case: Case, local: LocalOptimizer) -> None:
     """Drivers use the memory of gradients and received payloads again: a State that holds an alias would change."""
     topology = case.on(graph("ring-8"))
@@ -190,9 +331,9 @@ def test_no_answer_is_kept_beyond_its_step(name: str, case: Case, local: LocalOp
 
 @every_case
 def test_it_is_deterministic(name: str, case: Case) -> None:
-    topology = case.on(graph("tree-31"))
+    topology = case.on(graph("ring-8" if case.brief else "tree-31"))
     problem = Quadratics.draw(topology.nodes, noisy_rounds=9)
-    algorithm, start = built(name, case, OPTIMIZERS["momentum"]), common_start(problem)
+    algorithm, start = built(name, case), common_start(problem)
     one, other = (simulate(algorithm, topology, problem.answers(), start, 9) for _ in range(2))
     assert all(same(one.states[node], other.states[node]) for node in one.states)
     assert one.models.tobytes() == other.models.tobytes()
@@ -204,7 +345,7 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
     go on training what nobody looks at."""
     problem = Quadratics.draw(1)
     x = torch.from_numpy(problem.starts()[0])
-    algorithm = built_alone(name, case, OPTIMIZERS["momentum"])
+    algorithm = built_alone(name, case)
     peer = Peer(0, 1, lambda turn: alone(1).row(0), LAYOUTS["many blocks"])
     state, driver = algorithm.init(x, peer), LockstepDriver(problem.answers())
     for peer.round in range(4):
@@ -215,6 +356,16 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
 
 
 ROUNDS = 7
+
+
+def dry(algorithm: Algorithm, topology: Topology, node: int, rounds: int, dtype: torch.dtype) -> DryNode:
+    """A dry run of some rounds of a node."""
+    made = DryNode(topology.nodes)
+    peer = Peer(node, topology.nodes, partial(topology.row, node), LAYOUTS["one block"])
+    state = algorithm.init(torch.empty(DIMENSION, dtype=dtype, device="meta"), peer)
+    for peer.round in range(rounds):
+        made.advance(algorithm.step(state, peer))
+    return made
 
 
 def few(case: Case) -> Topology:
@@ -235,7 +386,7 @@ def run_one(world: World, case: Case, algorithm: Algorithm, dtype: torch.dtype, 
     topology = few(case)
     problem = Quadratics.draw(topology.nodes, noisy_rounds=ROUNDS)
     starts = torch.from_numpy(common_start(problem)).to(dtype)
-    largest = 64 + (starts[0].nbytes + 7) // 8 * 8
+    largest = dry(algorithm, topology, world.rank, ROUNDS, dtype).largest_frame
     driver = world.driver(topology, problem.gradient(world.rank, dtype), run=7, epoch=epoch, largest=largest)
     try:
         return play(algorithm, driver, topology, starts, ROUNDS, layout)
@@ -243,11 +394,8 @@ def run_one(world: World, case: Case, algorithm: Algorithm, dtype: torch.dtype, 
         driver.close()
 
 
-@every_layout
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("local", [OPTIMIZERS["momentum"], OPTIMIZERS["adamw"]], ids=["momentum", "adamw"])
 @pytest.mark.parametrize("wire", WIRES)
-@every_case
+@with_optimizers(("momentum", "adamw"), dtype=DTYPES, layout=LAYOUTS)
 def test_real_ranks_give_the_same_bits(
     name: str, case: Case, wire: str, local: LocalOptimizer, dtype: torch.dtype, layout: Layout
 ) -> None:
@@ -259,45 +407,35 @@ def test_real_ranks_give_the_same_bits(
         assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("on", ["path-4", "star-32"])
-@every_case
-def test_bytes_are_known_before_the_run(name: str, case: Case, on: str, dtype: torch.dtype) -> None:
+@with_optimizers(["momentum"], dtype=DTYPES)
+def test_bytes_are_known_before_the_run(
+    name: str, case: Case, local: LocalOptimizer, dtype: torch.dtype, on: str
+) -> None:
     """Lockstep, a dry run and the formula agree; that ranks send as much as lockstep is asserted where ranks run."""
     topology, rounds = case.on(graph(on)), 8
     problem = Quadratics.draw(topology.nodes)
-    algorithm, starts = built(name, case, OPTIMIZERS["momentum"]), torch.from_numpy(common_start(problem)).to(dtype)
+    algorithm, starts = built(name, case, local), torch.from_numpy(common_start(problem)).to(dtype)
     run = simulate(algorithm, topology, problem.answers(dtype), starts, rounds)
     for node in range(topology.nodes):
         degree, size = len(topology.neighbors(node)), DIMENSION * dtype.itemsize
         formula = case.bytes_sent(rounds, degree, topology.nodes, size)
-        assert (run.bytes_sent[node], dry_bytes(algorithm, topology, node, rounds, dtype)) == (formula, formula)
-
-
-def dry_bytes(algorithm: Algorithm, topology: Topology, node: int, rounds: int, dtype: torch.dtype) -> int:
-    dry = DryNode(topology.nodes)
-    peer = Peer(node, topology.nodes, partial(topology.row, node), LAYOUTS["one block"])
-    state = algorithm.init(torch.empty(DIMENSION, dtype=dtype, device="meta"), peer)
-    for peer.round in range(rounds):
-        dry.advance(algorithm.step(state, peer))
-    return dry.bytes_sent
+        assert (run.bytes_sent[node], dry(algorithm, topology, node, rounds, dtype).bytes_sent) == (formula, formula)
 
 
 @every_case
 def test_payloads_have_the_same_shapes_in_every_round(name: str, case: Case) -> None:
     """Receivers allocate before the run, and what the sender's frame holds is checked against the receiver's own."""
-    topology = case.on(graph("tree-31"))
+    topology = case.on(graph("ring-8" if case.brief else "tree-31"))
     problem = Quadratics.draw(topology.nodes)
-    run = simulate(built(name, case, OPTIMIZERS["momentum"]), topology, problem.answers(), common_start(problem), 7)
+    run = simulate(built(name, case), topology, problem.answers(), common_start(problem), 7)
     for posted in run.posted:
         assert len({str(shapes) for shapes in posted.values()}) == 1
     assert len({str(posted) for posted in run.posted if any(posted.values())}) <= 1
 
 
-@every_optimizer
-@every_layout
-@every_case
-def test_one_node_alone_is_plain_torch(name: str, case: Case, layout: Layout, local: LocalOptimizer) -> None:
+@with_optimizers(where=lambda case: case.alone, layout=LAYOUTS)
+def test_one_node_alone_is_plain_torch(name: str, case: Case, local: LocalOptimizer, layout: Layout) -> None:
     problem, rounds = Quadratics.draw(1, noisy_rounds=20), 20
     run = simulate(built_alone(name, case, local), alone(1), problem.answers(), problem.starts(), rounds, layout=layout)
     expected, optimizer_state = trained_by_torch(problem, layout, local, rounds)
@@ -326,7 +464,7 @@ def trained_by_torch(
 
 @pytest.mark.parametrize("lr", [0.05, 1e4], ids=["converging", "diverging"])
 @pytest.mark.parametrize("on", ["ring-8", "tree-31"])
-@every_case
+@every_case_that_moves_the_mean
 def test_the_mean_moves_by_the_mean_gradient(name: str, case: Case, on: str, lr: float) -> None:
     """Gossip keeps the mean, so in each round it moves by exactly -lr mean(g), to rounding, even on the way to 1e60."""
     topology, rounds = case.on(graph(on)), 20

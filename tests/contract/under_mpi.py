@@ -30,7 +30,7 @@ def variations() -> Iterator[tuple[str, Case, str, str, str]]:
         for case in cases.values():
             if few(case).nodes != NODES:
                 continue
-            for optimizer in ("momentum", "adamw"):
+            for optimizer in case.among(("momentum", "adamw")):
                 for dtype in ("float32", "float64"):
                     for layout in LAYOUTS:
                         yield name, case, optimizer, dtype, layout

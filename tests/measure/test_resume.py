@@ -82,6 +82,9 @@ class Remembering(Algorithm):
         return loss
 '''
 
+COSINE = {"lr": 0.1, "schedule": {"name": "cosine", "rounds": 13, "warmup": 3}}
+DROP = {"lr": 0.05, "weight_decay": 0.01, "schedule": {"name": "step", "at": [8, 12]}}
+
 VARIATIONS: dict[str, dict[str, Any]] = {
     "adapt-then-combine": {"algorithm": {"name": "dsgd", "order": "adapt-then-combine"}},
     "combine-then-adapt": {"algorithm": {"name": "dsgd", "order": "combine-then-adapt"}},
@@ -89,6 +92,17 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "every third round": {"algorithm": {"name": "dsgd", "every": 3}},
     "allreduce": {"algorithm": "allreduce"},
     "own algorithm": {"algorithm": "resumed_code:Remembering"},
+    "tracking": {"algorithm": {"name": "gradient-tracking", "order": "adapt-while-communicate"}, "optimizer": COSINE},
+    "tracking, mixed": {"algorithm": "gradient-tracking"},
+    "tracking, atc": {"algorithm": {"name": "gradient-tracking", "order": "adapt-then-combine"}},
+    "d2": {"algorithm": "d2", "optimizer": {**COSINE, "momentum": 0.5}},
+    "exact diffusion": {"algorithm": "exact-diffusion", "optimizer": {**DROP, "momentum": 0.5}},
+    "qg-dsgdm": {"algorithm": "qg-dsgdm", "optimizer": DROP},
+    "qg-dadam": {"algorithm": "qg-dadam", "optimizer": {"lr": 0.01}},
+    "decentlam": {"algorithm": "decentlam", "optimizer": DROP},
+    "slowmo": {"algorithm": {"name": "slowmo", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
+    "momentum tracking": {"algorithm": {"name": "momentum-tracking", "momentum": 0.5}, "optimizer": DROP},
+    "gut": {"algorithm": "gut", "optimizer": DROP},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
@@ -103,7 +117,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "dtype": "float64",
     },
 }
-FEW = ["adapt-while-communicate", "allreduce", "own algorithm", "adamw", "batch norm"]
+FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "adamw", "batch norm"]
 """Not dropout: ranks that are threads draw from one generator. It is held to the same on real processes."""
 
 
@@ -266,6 +280,14 @@ def test_another_experiment_is_refused_with_its_key(
         resume()
     assert told in str(refused.value)
     assert refused.value.at == at
+
+
+def test_a_rate_that_has_fallen_by_the_last_round_cannot_go_on_for_more(tmp_path: Path) -> None:
+    place = Place(tmp_path, optimizer={"lr": 0.1, "schedule": "cosine"})
+    place.simulate("run", rounds=5)
+    with pytest.raises(ConfigError, match=r"found 9; the checkpoint has 5, by whose end its learning rate has fallen"):
+        place.simulate("run", resume="", rounds=9)
+    place.simulate("run", resume="", rounds=5)
 
 
 def test_transport_names_and_rivals_may_change(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The algorithms that every test of the wrapped loop runs: the whole registry, and D-SGD in its orders."""
+"""The algorithms that tests of the wrapped loop run: the whole registry, and D-SGD in its orders."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,10 +9,33 @@ from torch import Tensor
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.dsgd import Order
+from decentral.algorithms.gradient_tracking import TrackingOrder
 from decentral.peer import Peer
 
+CORRECTED: dict[str, dict[str, Any]] = {
+    **{f"tracking {order}": {"name": "gradient-tracking", "order": order} for order in get_args(TrackingOrder)},
+    "d2": {"name": "d2"},
+    "exact diffusion": {"name": "exact-diffusion"},
+}
+"""Those that correct the step of whichever optimizer there is; alone they are that optimizer."""
+
+OWNING: dict[str, dict[str, Any]] = {
+    "qg-dsgdm-n": {"name": "qg-dsgdm"},
+    "qg-dadam": {"name": "qg-dadam"},
+    "decentlam": {"name": "decentlam"},
+    "momentum tracking": {"name": "momentum-tracking"},
+    "gut": {"name": "gut"},
+}
+"""Those that take the local step themselves."""
+
+SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
+
 METHODS: dict[str, dict[str, Any]] = {
-    **{name: {"name": name} for name in ALGORITHMS},
+    **{
+        name: {"name": name}
+        for name in ALGORITHMS
+        if name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+    },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
     "dsgd every third round": {"name": "dsgd", "every": 3},

@@ -20,7 +20,7 @@ from decentral.training.objective import flat
 from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import WIRES, on_ranks
-from tests.wrapping.methods import METHODS, REDUCING, Doubling, Drifting, TwoGradients
+from tests.wrapping.methods import CORRECTED, METHODS, OWNING, REDUCING, SLOW, Doubling, Drifting, TwoGradients
 
 NODES = 4
 
@@ -41,9 +41,9 @@ OWN: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def prepared(folder: Path, algorithm: Any) -> Prepared:
+def prepared(folder: Path, algorithm: Any, **more: Any) -> Prepared:
     path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump({**DIGITS, "algorithm": algorithm}))
+    path.write_text(yaml.safe_dump({**DIGITS, "algorithm": algorithm, **more}))
     experiment = load(path).experiment
     return prepare(experiment, methods(experiment)[0], seed=0)
 
@@ -89,6 +89,20 @@ def test_a_wrapped_loop_is_the_simulator(algorithm: Mapping[str, Any], wire: str
     expected = [flat(modules[node]) for node in range(NODES)]
     models = in_ordinary_loops(ready, algorithm, DIGITS["rounds"], wire)
     assert same(models, expected, 1e-6 if algorithm["name"] in REDUCING else 0.0)
+    assert not torch.equal(models[0], ready.task.start())
+
+
+BARE = {"lr": 0.05, "weight_decay": 1e-4}
+
+
+@pytest.mark.filterwarnings("ignore:.*D2 needs all above")
+@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | SLOW).values(), ids=MORE)
+def test_so_is_one_that_corrects_its_steps_or_takes_them_itself(algorithm: Mapping[str, Any], tmp_path: Path) -> None:
+    optimizer = BARE if algorithm in OWNING.values() else DIGITS["optimizer"]
+    ready = prepared(tmp_path, algorithm, optimizer=optimizer)
+    modules = simulate(ready, lambda _: None)
+    models = in_ordinary_loops(ready, algorithm, DIGITS["rounds"], "shared-memory")
+    assert same(models, [flat(modules[node]) for node in range(NODES)])
     assert not torch.equal(models[0], ready.task.start())
 
 

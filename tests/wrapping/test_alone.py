@@ -14,8 +14,8 @@ from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel
 
 from decentral.wrapping.session import Session
-from tests.wrapping.features import FEATURES, Embedded, Feature, batches, lbfgs, ordinary
-from tests.wrapping.methods import METHODS, REDUCING
+from tests.wrapping.features import FEATURES, Branches, Embedded, Feature, batches, lbfgs, ordinary
+from tests.wrapping.methods import CORRECTED, METHODS, REDUCING
 
 
 def same(one: Any, other: Any) -> bool:
@@ -51,6 +51,34 @@ def test_a_wrapped_loop_is_the_plain_loop(feature: Feature, algorithm: Mapping[s
     if feature.model is Embedded and algorithm["name"] in REDUCING:
         pytest.skip("the mean gradient is dense, which sums a row's entries in another order")
     compared(feature, session, algorithm)
+
+
+@pytest.mark.parametrize("algorithm", CORRECTED.values(), ids=CORRECTED)
+@pytest.mark.parametrize("feature", ["ordinary", "unused parameters, zeroed in place", "bfloat16"])
+def test_so_it_is_where_the_step_is_corrected(feature: str, algorithm: Mapping[str, Any], session: Session) -> None:
+    compared(FEATURES[feature], session, algorithm)
+
+
+def test_a_method_that_takes_the_step_itself_follows_the_users_groups_and_scheduler(session: Session) -> None:
+    """Alone, momentum tracking is SGD with that momentum: weight decay by group, a falling rate, an unused branch."""
+    plain, model = Branches(), Branches()
+    model.load_state_dict(plain.state_dict())
+
+    def made(of: nn.Module, **options: float) -> torch.optim.Optimizer:
+        heavy, light = list(of.first.parameters()), [*of.second.parameters(), *of.third.parameters()]  # type: ignore[union-attr]
+        return torch.optim.SGD([{"params": heavy, "weight_decay": 0.1}, {"params": light}], lr=0.02, **options)
+
+    wrapped, optimizer = session.wrap(model, made(model), algorithm={"name": "momentum-tracking", "momentum": 0.5})
+    for trained, its in ((plain, made(plain, momentum=0.5)), (wrapped, optimizer)):
+        scheduler = torch.optim.lr_scheduler.StepLR(its, 2, gamma=0.1)
+        for inputs, targets in batches():
+            trained.passes = 2  # every pass uses both branches
+            mse_loss(trained(inputs), targets).backward()
+            its.step()
+            its.zero_grad()
+            scheduler.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_a_scheduler_made_before_wrapping_goes_on(session: Session) -> None:

@@ -17,14 +17,17 @@ from decentral.training.objective import flat
 from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import on_ranks
-from tests.wrapping.features import FEATURES, batches, sgd
-from tests.wrapping.methods import METHODS, Drifting, TwoGradients
+from tests.wrapping.features import FEATURES, bare_sgd, batches, sgd
+from tests.wrapping.methods import CORRECTED, METHODS, OWNING, SLOW, Drifting, TwoGradients
 
 NODES = 4
 
 
 def wrapped_on_ranks(
-    loop: Callable[[World, Session, nn.Module, Optimizer], Any], feature: str = "ordinary", **arguments: Any
+    loop: Callable[[World, Session, nn.Module, Optimizer], Any],
+    feature: str = "ordinary",
+    optimizer: Callable[[nn.Module], Optimizer] = sgd,
+    **arguments: Any,
 ) -> list[Any]:
     """`loop(world, session, model, optimizer)` on each rank, its model drawn by the rank's own number."""
 
@@ -33,7 +36,7 @@ def wrapped_on_ranks(
     def work(world: World) -> Any:
         session, model = Session(world), models[world.rank]
         try:
-            return loop(world, session, *session.wrap(model, sgd(model), **arguments))
+            return loop(world, session, *session.wrap(model, optimizer(model), **arguments))
         finally:
             session.close()
 
@@ -138,6 +141,9 @@ CHECKPOINTED: dict[str, dict[str, Any]] = {
     "dsgd in bfloat16": {"name": "dsgd", "compression": "bf16"},
     "a memory of its own": {"name": Drifting},
     "two gradients": {"name": TwoGradients},
+    **CORRECTED,
+    **OWNING,
+    **SLOW,
 }
 
 
@@ -146,6 +152,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(algorithm: Mapping[str, Any]) ->
     """Through the three state dicts, in the round where it was left: local steps and schedules depend on its number."""
 
     fresh_models = [drawn("ordinary", 100 + rank) for rank in range(NODES)]
+    made = bare_sgd if algorithm in OWNING.values() else sgd
 
     def loop(world: World, session: Session, model: nn.Module, optimizer: Optimizer) -> tuple[Any, Any]:
         trained(model, optimizer, world.rank)
@@ -154,14 +161,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(algorithm: Mapping[str, Any]) ->
         inner = copy.deepcopy(optimizer.state_dict())
         trained(model, optimizer, 10 + world.rank)
         fresh = fresh_models[world.rank]
-        again, optimizer_again = session.wrap(fresh, sgd(fresh), algorithm=algorithm)
+        again, optimizer_again = session.wrap(fresh, made(fresh), algorithm=algorithm)
         again.load_state_dict(saved)
         optimizer_again.load_state_dict(inner)
         session.wrapped(again).load_state_dict(from_there)
         trained(again, optimizer_again, 10 + world.rank)
         return dict(model.state_dict()), dict(again.state_dict())
 
-    for uninterrupted, resumed in wrapped_on_ranks(loop, algorithm=algorithm):
+    for uninterrupted, resumed in wrapped_on_ranks(loop, optimizer=made, algorithm=algorithm):
         assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
 
 

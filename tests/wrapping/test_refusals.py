@@ -93,6 +93,24 @@ def test_arguments(arguments: dict[str, Any], told: str, session: Session) -> No
     assert told in str(refused.value)
 
 
+def test_an_optimizer_that_a_method_would_ignore(session: Session) -> None:
+    model = mlp()
+    with pytest.raises(ConfigError, match=r"optimizer: found momentum=0.9; QuasiGlobalMomentum takes the local step"):
+        session.wrap(model, SGD(model.parameters(), lr=0.1, momentum=0.9), algorithm="qg-dsgdm")
+    with pytest.raises(ConfigError, match="optimizer: found AdamW; GlobalUpdateTracking takes"):
+        session.wrap(model, torch.optim.AdamW(model.parameters()), algorithm="gut")
+
+
+def test_a_method_that_divides_by_the_rate_takes_one_rate(session: Session) -> None:
+    model = mlp()
+    groups = [{"params": [parameter], "lr": 0.1 * (number + 1)} for number, parameter in enumerate(model.parameters())]
+    wrapped, optimizer = session.wrap(model, SGD(groups), algorithm="qg-dsgdm")
+    inputs, targets = next(batches())
+    mse_loss(wrapped(inputs), targets).backward()
+    with pytest.raises(ConfigError, match=r"groups have learning rates 0.1, 0.2, 0.3, 0.4; this algorithm needs one"):
+        optimizer.step()
+
+
 def test_twice(session: Session) -> None:
     model = mlp()
     _, optimizer = session.wrap(model, sgd(model))

@@ -1,4 +1,4 @@
-"""What every section of an experiment file is made of."""
+"""What every section of an experiment file is made of: its place in the file, open and closed keys, names and tags."""
 
 from typing import Any, ClassVar
 
@@ -31,16 +31,18 @@ class OpenSection(Section):
         return dict(self.model_extra or {})
 
 
-def named(raw: Any) -> Any:
+def _named(raw: Any) -> Any:
     return {"name": raw} if isinstance(raw, str) else raw
 
 
-def tag_of(raw: Any) -> str | None:
+def tag(raw: Any) -> str | None:
+    """The name by which a section is told from others of its kind; OWN for the user's own code."""
     name = raw.get("name") if isinstance(raw, dict) else getattr(raw, "name", None)
     return OWN if isinstance(name, str) and ":" in name else name
 
 
-Named = BeforeValidator(named)
+Named = BeforeValidator(_named)
+"""A plain string stands for a section's name."""
 
 
 class OwnCode(OpenSection):

@@ -1,0 +1,123 @@
+"""Which graphs and optimizers an algorithm takes: what the theory forbids is refused, and what is changed is told."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+import torch
+import yaml
+
+from decentral.algorithms.d2 import D2
+from decentral.config import Transport
+from decentral.errors import ConfigError
+from decentral.loading import load
+from decentral.measure.comparison import Evaluation
+from decentral.measure.run import Prepared, own_method, run_on, simulate
+from decentral.topology.analysis import spectrum
+from decentral.topology.topology import Topology
+from decentral.training.algorithm import between_nodes
+from decentral.training.objective import flat
+from decentral.transport.world import World
+from tests.contract.problems import graph
+from tests.contract.runs import sgd
+
+TREE: dict[str, Any] = {
+    "nodes": 4,
+    "rounds": 6,
+    "batch_size": 16,
+    "evaluate_every": 6,
+    "data": "digits",
+    "model": "linear",
+    "optimizer": {"lr": 0.1},
+    "topology": "ring",
+}
+
+
+def ready(folder: Path, **more: Any) -> Prepared:
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(TREE | more))
+    return own_method(load(path).experiment)
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "at"),
+    [
+        (
+            {"algorithm": "qg-dsgdm", "optimizer": {"momentum": 0.9}},
+            "found momentum=0.9; qg-dsgdm takes the local step itself",
+            ("optimizer",),
+        ),
+        ({"algorithm": "decentlam", "optimizer": {"name": "torch.optim.AdamW"}}, "found AdamW;", ("optimizer",)),
+        ({"algorithm": "gut", "optimizer": {"maximize": True}}, "found maximize=True", ("optimizer",)),
+        (
+            {"algorithm": "d2", "topology": {"name": "ring", "schedule": "matchings"}},
+            "changes from turn to turn, and D2 needs the same in all",
+            ("topology",),
+        ),
+        (
+            {"algorithm": "exact-diffusion", "topology": {"name": "ring", "schedule": "matchings"}},
+            "Exact Diffusion needs the same in all",
+            ("topology",),
+        ),
+        (
+            {"algorithm": "gut", "topology": {"name": "ring", "schedule": "matchings"}},
+            "GUT needs the same in all",
+            ("topology",),
+        ),
+        (
+            {"algorithm": {"name": "d2", "lazy": "never"}},
+            "ring has the eigenvalue -0.3333, and D2 needs all above -1/3",
+            ("topology",),
+        ),
+    ],
+)
+def test_what_is_refused(more: dict[str, Any], told: str, at: Sequence[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        ready(tmp_path, **more)
+    assert told in str(refused.value)
+    assert refused.value.at == at
+
+
+@pytest.mark.parametrize("algorithm", ["d2", "exact-diffusion", "decentlam"])
+def test_directed_graphs_are_refused(algorithm: str, tmp_path: Path) -> None:
+    (tmp_path / "one_way.py").write_text(
+        "import networkx as nx\ndef build(nodes):\n    return nx.cycle_graph(nodes, create_using=nx.DiGraph)\n"
+    )
+    with pytest.raises(ConfigError, match="needs one that is symmetric"):
+        ready(tmp_path, algorithm=algorithm, topology={"name": "./one_way.py", "weights": "uniform"})
+
+
+@pytest.mark.parametrize("on", ["ring-8", "torus-4x8", "hypercube-32", "social-32"])
+def test_d2_takes_half_steps_where_the_spectrum_asks_for_them(on: str) -> None:
+    with pytest.warns(UserWarning, match=r"D2 needs all above -1/3: it runs with \(I\+W\)/2"):
+        halved = between_nodes(D2(local=sgd(0.1)), graph(on), ())
+    before, after = (spectrum(one.schedule.matrix(0)).last for one in (graph(on), halved))
+    assert before < -1 / 3 + 1e-4
+    assert after == pytest.approx((1 + before) / 2)
+    assert halved.edges == graph(on).edges
+
+
+@pytest.mark.filterwarnings("error")
+def test_d2_takes_other_graphs_as_they_are() -> None:
+    for topology in (graph("ring-9"), graph("complete-8"), Topology.static("alone", nx.empty_graph(1), "metropolis")):
+        assert between_nodes(D2(local=sgd(0.1), lazy="never"), topology, ()) is topology
+
+
+def silent(row: Evaluation) -> None:
+    pass
+
+
+def test_ddp_and_all_reduce_follow_the_same_learning_rates(tmp_path: Path) -> None:
+    """One node: both are a plain loop, so that equal models mean equal rates in all rounds."""
+    schedule = {"name": "step", "at": [2, 4], "warmup": 2}
+    models = []
+    for rate in (schedule, "constant"):
+        alone = {"nodes": 1, "optimizer": {"lr": 0.1, "momentum": 0.9, "schedule": rate}}
+        modules = simulate(ready(tmp_path, algorithm="allreduce", **alone), silent)
+        ddp = ready(tmp_path, algorithm="ddp", **alone)
+        by_ddp = run_on(World.alone(Transport()), ddp, 1, 7, silent)
+        torch.testing.assert_close(flat(modules[0]), flat(by_ddp[0]), rtol=1e-5, atol=1e-7)
+        models.append(flat(modules[0]))
+    assert not torch.allclose(*models, rtol=1e-2, atol=1e-2)
