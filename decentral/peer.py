@@ -83,6 +83,11 @@ class Messages(NamedTuple):
         """The payloads that are sent to somebody, each once."""
         return [*{id(payload): payload for payload in self.to.values()}.values()]
 
+    @property
+    def offered(self) -> list[Payload]:
+        """What must not change before it is collected: also what would have been sent if there were anybody."""
+        return self.sent or [self.like]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exchange(Effect[Mapping[int, Payload]]):
@@ -210,7 +215,8 @@ class Peer:
         Args:
             payloads: by receiver, of the same shapes and dtypes at all nodes.
             turn: of the schedule.
-            like: a payload of these shapes and dtypes; needed where a node receives and does not send.
+            like: a payload of these shapes and dtypes; needed where a node receives and does not send, and there left
+                alone as what is sent.
 
         Raises:
             ValueError: not exactly this turn's receivers, or nothing tells the shape of what comes.

@@ -111,6 +111,11 @@ def versions(payload: Payload) -> tuple[int, ...]:
     return tuple(tensor._version for tensor in payload)
 
 
+def copied_views(payload: Payload) -> Payload:
+    """The payload, with copies of those tensors that are views."""
+    return tuple(tensor.clone() if tensor._is_view() else tensor for tensor in payload)
+
+
 def check_untouched(payload: Payload, posted: tuple[int, ...], node: int, sent: Payload) -> None:
     """Raise if a posted payload changed before it was collected: another transport would have sent half of each.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decentral.errors import LostNeighborError
 from decentral.peer import Messages, Mix, Payload, Ticket, first_tensors, weighted_sum
-from decentral.transport.driver import check_alike, check_untouched, versions
+from decentral.transport.driver import check_alike, check_untouched, copied_views, versions
 from decentral.transport.frames import HEADER_BYTES, FrameError, Stamp, payload_bytes, payload_views, signature
 from decentral.transport.links import NO_ANSWER, BrokenLinkError, Finish, Link, Outbox
 from decentral.transport.shared import SharedOutbox
@@ -32,6 +32,7 @@ class _Posted:
     stamp: Stamp
     moves: bool  # the payload is a vector that has other memory before it changes: it may be sent from where it lies
     outgoing: list[_Outgoing] = field(default_factory=list)  # one for each payload and each kind of memory
+    unsent: tuple[tuple[int, ...], Payload] | None = None  # where nobody is sent to: versions, and copies of views
     begun: dict[int, Finish] = field(default_factory=dict)  # by neighbor, what waits until its link is through
 
 
@@ -94,6 +95,8 @@ class Exchanges:
         for receiver, payload in messages.to.items():
             check_alike(payload, messages.like, self._node, receiver)
         self._posted[ticket] = posted = _Posted(messages, self._stamp(messages.like), moves)
+        if not messages.to:
+            posted.unsent = versions(messages.like), copied_views(messages.like)
         for bundle in self._wires.bundles:
             self._begin(bundle, posted, overlapped)
         if strangers := {*messages.to, *messages.sources} - posted.begun.keys():
@@ -147,6 +150,9 @@ class Exchanges:
             if (frame := self._arrived(neighbor, posted, kind, deadline)) is not None:
                 self._staging.prepare(frame, like)
                 received[neighbor] = self._staging.landed(payload_views(frame, like), like)
+        if posted.unsent is not None:
+            before, copy = posted.unsent
+            check_untouched(like, before, self._node, copy)
         for outgoing in posted.outgoing:
             sent = payload_views(outgoing.frame, outgoing.payload)
             check_untouched(outgoing.payload, outgoing.versions, self._node, sent)

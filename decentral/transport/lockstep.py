@@ -34,6 +34,7 @@ from decentral.transport.driver import (
     all_reduce_bytes,
     check_alike,
     check_untouched,
+    copied_views,
     members,
     proceed,
     versions,
@@ -47,7 +48,7 @@ class DeadlockError(RuntimeError):
     """No node can go on; the text names who waits for whom."""
 
 
-class _Sent(NamedTuple):
+class _Offered(NamedTuple):
     payload: Payload
     versions: tuple[int, ...]
     copy: Payload  # of the views in it
@@ -57,7 +58,7 @@ class _Sent(NamedTuple):
 class _Posted:
     node: int
     messages: Messages
-    sent: list[_Sent]
+    offered: list[_Offered]
     place: tuple[int, int]  # the round, and how many exchanges the node began in it before
 
 
@@ -155,16 +156,16 @@ class LockstepDriver(Driver):
         self.bytes_sent[node] += len(messages.to) * (HEADER_BYTES + payload_bytes(messages.like))
         self._tickets += 1
         ticket = Ticket(self._tickets)
-        sent = [_Sent(payload, versions(payload), _copied_views(payload)) for payload in messages.sent]
-        self._posted[ticket] = _Posted(node, messages, sent, place)
+        offered = [_Offered(payload, versions(payload), copied_views(payload)) for payload in messages.offered]
+        self._posted[ticket] = _Posted(node, messages, offered, place)
         return ticket
 
     def _collect(self, node: int, ticket: Ticket) -> Any:
         posted = self._posted[ticket]
         if self._missing(node, posted):
             return _NOT_YET
-        for sent in posted.sent:
-            check_untouched(sent.payload, sent.versions, node, sent.copy)
+        for offered in posted.offered:
+            check_untouched(offered.payload, offered.versions, node, offered.copy)
         del self._posted[ticket]
         sources = sorted(posted.messages.sources)
         received = {sender: self._mail.pop((sender, node, posted.place)) for sender in sources}
@@ -253,10 +254,6 @@ class LockstepDriver(Driver):
         self._posted.clear()
         self._answered.clear()
         self._given.clear()
-
-
-def _copied_views(payload: Payload) -> Payload:
-    return tuple(tensor.clone() if tensor._is_view() else tensor for tensor in payload)
 
 
 def _mean(vectors: list[Tensor]) -> Tensor:
