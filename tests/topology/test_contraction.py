@@ -107,3 +107,9 @@ def test_the_mean_of_a_directed_schedule_lies_on_its_links() -> None:
     mean, _ = averaged(one_peer_exponential(8))
     assert mean.kind == "doubly-stochastic"
     assert mean.row(0).weights == pytest.approx({0: 1 / 2, 1: 1 / 6, 2: 1 / 6, 4: 1 / 6})
+
+
+def test_a_gap_too_small_for_lanczos_is_said_to_be_a_bound() -> None:
+    found = analyze(named("ring", 20_000, schedule="matchings"))
+    assert "the gap may be smaller yet" in found.gap_of
+    assert 0 < found.gap < 1e-4
