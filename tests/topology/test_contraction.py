@@ -10,7 +10,7 @@ from decentral.topology.analysis import analyze, averaged
 from decentral.topology.contraction import contraction_of, turns_of
 from decentral.topology.topology import Topology
 
-from .topologies import lopsided, named, of, one_peer_exponential, one_way_ring, random_matchings, shift
+from .topologies import lopsided, named, of, one_peer_exponential, one_way_ring, random_matchings, random_shifts, shift
 
 
 def counted(topology: Topology, fraction: float) -> int:
@@ -89,6 +89,13 @@ def test_a_drawn_schedule_is_judged_by_the_expected_square() -> None:
     assert expected < (1 - found.gap) ** 2 < expected + 0.08  # a sample's largest eigenvalue is above the mean's
     assert not found.rounds_exact
     assert "estimated from 256 turns" in found.gap_of
+
+
+def test_a_directed_draw_is_judged_by_the_square_of_its_matrices() -> None:
+    topology = random_shifts(9)
+    turns = [topology.schedule.matrix(turn).dense() for turn in range(256)]
+    square = np.mean([W.T @ W for W in turns], axis=0) - 1 / 9
+    assert (1 - analyze(topology).gap) ** 2 == pytest.approx(np.linalg.eigvalsh(square)[-1])
 
 
 @pytest.mark.parametrize(

