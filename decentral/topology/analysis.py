@@ -104,5 +104,6 @@ def _spectrum_of(
         found = spectrum(mean)
         return found.second, found.last, None, None
     beside_one = product([mean])
-    singular = largest_singular_value(beside_one) if mean.kind == "doubly-stochastic" else None
+    keeps_mean = mean.kind == "doubly-stochastic"
+    singular = largest_singular_value(beside_one, int(mean.sparse.nnz)).value if keeps_mean else None
     return None, None, second_modulus(beside_one), singular

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import LinearOperator
 from decentral.topology.lanczos import NEGLIGIBLE
 from decentral.topology.mixing import MixingMatrix
 from decentral.topology.schedule import TopologySchedule
-from decentral.topology.spectrum import largest_eigenvalue, largest_singular_value, second_modulus, spectrum
+from decentral.topology.spectrum import Bound, largest_eigenvalue, largest_singular_value, second_modulus, spectrum
 from decentral.topology.stochastic import Floats
 
 SAMPLED_TURNS = 256
@@ -31,6 +31,8 @@ MULTIPLIED_NODES = 512
 
 LONGEST = 40
 """Products of up to 2^40 periods are looked at."""
+
+AT_LEAST = "; it converges so slowly that the gap may be smaller yet"
 
 FRACTIONS = (1 / e, 1 / 2, 1 / 1000)
 
@@ -59,16 +61,18 @@ def contraction_of(schedule: TopologySchedule, turns: Sequence[MixingMatrix], co
         rho = _root(second_modulus(product(turns)), len(turns))
         return _by_rate(rho, False, "the second largest modulus of an eigenvalue, per turn")
     if schedule.period is None:
-        rho = expected_rho(turns)
-        return _by_rate(rho, False, f"the root mean square factor per turn, estimated from {len(turns)} turns")
+        square, found = expected_square(turns)
+        meaning = f"the root mean square factor per turn, estimated from {len(turns)} turns"
+        return _by_rate(_root(square, 2), False, meaning + ("" if found else AT_LEAST))
     if len(turns) == 1 and schedule.kind == "symmetric":
         return _by_rate(1 - spectrum(turns[0]).gap, True, "the largest modulus of an eigenvalue beside 1")
-    rho = _root(largest_singular_value(product(turns)), len(turns))
+    singular, found = largest_singular_value(product(turns), sum(turn.sparse.nnz for turn in turns))
+    rho = _root(singular, len(turns))
     meaning = "the second singular value" + (
         f" of the product of {len(turns)} turns, per turn" if len(turns) > 1 else ""
     )
     if turns[0].n > MULTIPLIED_NODES or not counted:
-        return _by_rate(rho, False, meaning)
+        return _by_rate(rho, False, meaning + ("" if found else AT_LEAST))
     return Contraction(1 - rho, _multiplied(turns), True, meaning)
 
 
@@ -98,8 +102,8 @@ def product(turns: Sequence[MixingMatrix]) -> LinearOperator:
     return LinearOperator((turns[0].n,) * 2, matvec=forward, rmatvec=backward, matmat=forward, dtype=np.float64)
 
 
-def expected_rho(turns: Sequence[MixingMatrix]) -> float:
-    """sqrt of the largest eigenvalue of the mean of W^T (I - J) W over some turns."""
+def expected_square(turns: Sequence[MixingMatrix]) -> Bound:
+    """rho^2: the largest eigenvalue of the mean of W^T (I - J) W over some turns."""
     squares = csr_array(sum(turn.sparse.T @ turn.sparse for turn in turns) / len(turns))
 
     def forward(x: Floats) -> Floats:
@@ -107,7 +111,7 @@ def expected_rho(turns: Sequence[MixingMatrix]) -> float:
         return np.asarray(image - image.mean(axis=0))
 
     operator = LinearOperator(squares.shape, matvec=forward, matmat=forward, dtype=np.float64)
-    return _root(largest_eigenvalue(operator, 1e-9), 2)
+    return largest_eigenvalue(operator, int(squares.nnz))
 
 
 def rounds_to(fraction: float, gap: float) -> float:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import LinearOperator
 
 from decentral.topology.stochastic import Floats
 
@@ -40,12 +41,12 @@ class Extremes(NamedTuple):
 
 
 def tridiagonal(
-    W: csr_array, starts: Floats, steps: int, enough: Callable[[Tridiagonal], bool] | None = None
+    W: csr_array | LinearOperator, starts: Floats, steps: int, enough: Callable[[Tridiagonal], bool] | None = None
 ) -> Tridiagonal:
     """Runs Lanczos from the columns of `starts` `(n, p)`, which have mean 0.
 
     Args:
-        W: symmetric and doubly stochastic.
+        W: symmetric; it takes vectors of mean 0 to such.
         starts: not all zero.
         steps: at most.
         enough: asked every `CHECK_EVERY` steps whether to end.
@@ -68,9 +69,9 @@ def tridiagonal(
     return Tridiagonal(diagonal, off)
 
 
-def extremes(W: csr_array, start: Floats) -> Extremes:
+def extremes(W: csr_array | LinearOperator, start: Floats, steps: int = MOST_STEPS) -> Extremes:
     """The second and the last eigenvalue of a symmetric mixing matrix, from a start `(n,)`."""
-    run = tridiagonal(W, (start - start.mean())[:, None], MOST_STEPS, _both_found)
+    run = tridiagonal(W, (start - start.mean())[:, None], steps, _both_found)
     (last, _), (second, remains) = _ends(run)
     return Extremes(second, remains <= SECOND_WITHIN, last)
 

@@ -8,11 +8,13 @@ for the mean (Ubaru, Chen and Saad 2017, stochastic Lanczos quadrature), from a 
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import eigh, eigh_tridiagonal
+from scipy.linalg import eigh, eigh_tridiagonal, eigvalsh
 from scipy.sparse import csr_array
 
 from decentral.topology.lanczos import tridiagonal
 from decentral.topology.stochastic import Floats, row_sums
+
+OF_SUSPECTS = "worst node: of the 8 that average over the fewest others at first"
 
 Variance = Callable[[float], tuple[float, float | None]]
 """gamma -> the walk's variance: the mean over the nodes, and of the worst node."""
@@ -29,12 +31,17 @@ SUSPECTS = 8
 CUBED_ENTRIES = 30_000_000
 """Multiplications that W^3 may take to find those of three turns; else one turn has to do."""
 
+EXACT_NODES = 1000
+"""Up to here all eigenvectors are computed too, so that all nodes are known."""
+
 STEPS = 150
 """Of Lanczos: at gamma = 0.999 the quadrature is within 1e-4 of its limit."""
 
 
 def exact(W: csr_array) -> tuple[Variance, str]:
-    """From all eigenvalues and eigenvectors."""
+    """From all eigenvalues; single nodes from all eigenvectors up to `EXACT_NODES`."""
+    if W.shape[0] > EXACT_NODES:
+        return _exact_mean(W)
     values, vectors = eigh(W.toarray(), driver="evd")
     squares, shares = values**2, vectors**2
 
@@ -45,17 +52,22 @@ def exact(W: csr_array) -> tuple[Variance, str]:
     return variance, "n_W from all eigenvalues of W, exactly"
 
 
+def _exact_mean(W: csr_array) -> tuple[Variance, str]:
+    squares, suspects = eigvalsh(W.toarray()) ** 2, _Forms(W, _suspects(W))
+    n = len(squares)
+
+    def variance(gamma: float) -> tuple[float, float | None]:
+        mean = float(_walk(squares, gamma).mean())
+        return mean, max(mean, 1 / (n * (1 - gamma)) + float(suspects(gamma).max()))
+
+    return variance, f"n_W from all eigenvalues of W, exactly; {OF_SUSPECTS}"
+
+
 def estimated(W: csr_array) -> tuple[Variance, str]:
     """From random vectors of a fixed seed, and from the nodes that are most likely the worst."""
     n = int(W.shape[0])
     probes = max(PROBES, PROBED_ENTRIES // n)
-    starts = np.concatenate([_random(n, probes), _suspects(W)], axis=1)
-    run = tridiagonal(W, starts, STEPS)
-    lengths = np.einsum("np,np->p", starts, starts)
-    measures = [_measure(run.diagonal[:, p], run.off[:, p]) for p in range(starts.shape[1])]
-
-    def forms(gamma: float) -> Floats:
-        return np.asarray(lengths * [float(weights @ _walk(values**2, gamma)) for values, weights in measures])
+    forms = _Forms(W, np.concatenate([_random(n, probes), _suspects(W)], axis=1))
 
     def variance(gamma: float) -> tuple[float, float | None]:
         found, ones = forms(gamma), 1 / (n * (1 - gamma))
@@ -67,8 +79,22 @@ def estimated(W: csr_array) -> tuple[Variance, str]:
 
     return variance, (
         f"n_W by Lanczos quadrature of {STEPS} steps from {probes} random vectors (standard error {error(0.9)} at "
-        f"gamma 0.9, {error(0.999)} at 0.999); worst node: of the {SUSPECTS} that average over the fewest at first"
+        f"gamma 0.9, {error(0.999)} at 0.999); {OF_SUSPECTS}"
     )
+
+
+class _Forms:
+    """gamma -> z^T W^2 (1 - gamma W^2)^-1 z for each of the columns z of mean 0 of `(n, p)`."""
+
+    def __init__(self, W: csr_array, columns: Floats) -> None:
+        run = tridiagonal(W, columns, STEPS)
+        self._lengths = np.einsum("np,np->p", columns, columns)
+        self._measures = [_measure(run.diagonal[:, p], run.off[:, p]) for p in range(columns.shape[1])]
+
+    def __call__(self, gamma: float) -> Floats:
+        return np.asarray(
+            self._lengths * [float(weights @ _walk(values**2, gamma)) for values, weights in self._measures]
+        )
 
 
 def _walk(squares: Floats, gamma: float) -> Floats:

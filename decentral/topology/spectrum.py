@@ -13,7 +13,7 @@ from scipy.linalg import eigvals, eigvalsh
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
-from decentral.topology.lanczos import extremes
+from decentral.topology.lanczos import MOST_STEPS, extremes
 from decentral.topology.mixing import MixingMatrix
 from decentral.topology.stochastic import Floats
 
@@ -22,6 +22,17 @@ EXACT_NODES = 2000
 
 EXACT_COMPLEX_NODES = 500
 """Up to here all eigenvalues of a matrix that is not symmetric are computed."""
+
+
+WORK = 4_000_000_000
+"""Multiplications that Lanczos may take."""
+
+
+class Bound(NamedTuple):
+    """A number, or where it was not found, one that it is not below."""
+
+    value: float
+    found: bool
 
 
 class Spectrum(NamedTuple):
@@ -60,26 +71,30 @@ def second_modulus(A: LinearOperator) -> float:
     return float(np.abs(values[0]))
 
 
-def largest_singular_value(A: LinearOperator) -> float:
-    """||A||_2 of an `(n, n)` operator: to rounding up to `EXACT_NODES` nodes, above that to 1e-6."""
+def largest_singular_value(A: LinearOperator, cost: int) -> Bound:
+    """||A||_2 of an `(n, n)` operator that takes any vector to one of mean 0: above `EXACT_COMPLEX_NODES` by Lanczos.
+
+    Args:
+        cost: multiplications of A times a vector.
+    """
     n = int(A.shape[0])
     if n <= EXACT_COMPLEX_NODES:
-        return float(np.linalg.norm(A @ np.eye(n), 2))
-    gram = LinearOperator((n, n), matvec=lambda x: A.rmatvec(A.matvec(x)), dtype=np.float64)
-    tolerance = 1e-12 if n <= EXACT_NODES else 1e-7
-    return float(max(largest_eigenvalue(gram, tolerance), 0.0) ** 0.5)
+        return Bound(float(np.linalg.norm(A @ np.eye(n), 2)), True)
+
+    def squared(x: Floats) -> Floats:
+        return np.asarray(A.rmatvec(A.matvec(x.ravel())).reshape(x.shape))
+
+    value, found = largest_eigenvalue(LinearOperator((n, n), matvec=squared, matmat=squared, dtype=float), 2 * cost)
+    return Bound(value**0.5, found)
 
 
-def largest_eigenvalue(A: LinearOperator | csr_array, tolerance: float = 0.0) -> float:
-    """Of a symmetric `(n, n)` operator by Lanczos; where that does not converge, the largest Ritz value reached."""
+def largest_eigenvalue(A: LinearOperator, cost: int) -> Bound:
+    """Of a positive semidefinite `(n, n)` operator whose images have mean 0, to 1e-8, or what Lanczos reaches of it."""
     n = int(A.shape[0])
-    if n <= 3:
-        return float(eigvalsh(A @ np.eye(n))[-1])
-    try:
-        values = eigsh(A, k=1, which="LA", v0=start(n), ncv=min(n, 40), tol=tolerance, return_eigenvectors=False)
-    except ArpackNoConvergence:
-        values = eigsh(A, k=1, which="LA", v0=start(n), ncv=min(n, 40), tol=1e-4, return_eigenvectors=False)
-    return float(values[0])
+    if n <= EXACT_COMPLEX_NODES:
+        return Bound(max(float(eigvalsh(A @ np.eye(n))[-1]), 0.0), True)
+    reached = extremes(A, start(n), max(100, min(MOST_STEPS, WORK // cost)))
+    return Bound(max(reached.second, 0.0), reached.second_found)
 
 
 def start(n: int) -> Floats:

@@ -10,7 +10,7 @@ from decentral.topology.analysis import analyze, averaged
 from decentral.topology.contraction import contraction_of, turns_of
 from decentral.topology.topology import Topology
 
-from .topologies import lopsided, named, of, one_peer_exponential, one_way_ring, random_matchings, shift
+from .topologies import lopsided, named, of, one_peer_exponential, one_way_ring, random_matchings, random_shifts, shift
 
 
 def counted(topology: Topology, fraction: float) -> int:
@@ -91,6 +91,13 @@ def test_a_drawn_schedule_is_judged_by_the_expected_square() -> None:
     assert "estimated from 256 turns" in found.gap_of
 
 
+def test_a_directed_draw_is_judged_by_the_square_of_its_matrices() -> None:
+    topology = random_shifts(9)
+    turns = [topology.schedule.matrix(turn).dense() for turn in range(256)]
+    square = np.mean([W.T @ W for W in turns], axis=0) - 1 / 9
+    assert (1 - analyze(topology).gap) ** 2 == pytest.approx(np.linalg.eigvalsh(square)[-1])
+
+
 @pytest.mark.parametrize(
     "topology",
     [lopsided(40), one_way_ring(40), one_peer_exponential(24), random_matchings(40)],
@@ -107,3 +114,9 @@ def test_the_mean_of_a_directed_schedule_lies_on_its_links() -> None:
     mean, _ = averaged(one_peer_exponential(8))
     assert mean.kind == "doubly-stochastic"
     assert mean.row(0).weights == pytest.approx({0: 1 / 2, 1: 1 / 6, 2: 1 / 6, 4: 1 / 6})
+
+
+def test_a_gap_too_small_for_lanczos_is_said_to_be_a_bound() -> None:
+    found = analyze(named("ring", 20_000, schedule="matchings"))
+    assert "the gap may be smaller yet" in found.gap_of
+    assert 0 < found.gap < 1e-4

@@ -173,6 +173,23 @@ def test_lanczos_quadrature_agrees_with_all_eigenvalues(name: str, monkeypatch: 
         assert found.worst == pytest.approx(min(found.mean, known.worst), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["star", "tree", "small_world"])
+def test_without_eigenvectors_the_mean_is_exact_and_the_worst_node_is_nearly_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = named(name, 300)
+    exact = effective_neighbors(topology)
+    monkeypatch.setattr("decentral.topology.quadrature.EXACT_NODES", 10)
+    found = effective_neighbors(topology)
+    assert "worst node: of the 8" in found.method
+    for gamma in GAMMAS:
+        here, known = found.at(gamma), exact.at(gamma)
+        assert here is not None
+        assert known is not None
+        assert here.mean == pytest.approx(known.mean, rel=1e-6)
+        assert here.worst == pytest.approx(known.worst, rel=0.03)
+
+
 @pytest.mark.parametrize(
     "topology",
     [one_peer_exponential(32), one_way_ring(32), named("torus", 36, schedule="matchings"), random_matchings(32)],

@@ -57,6 +57,12 @@ def random_matchings(nodes: int) -> Topology:
     return of([nx.complete_graph(nodes)], turn=turn)
 
 
+def random_shifts(nodes: int) -> Topology:
+    """In every turn all nodes receive from the one that is a drawn number of places ahead."""
+    links = nx.complete_graph(nodes, create_using=nx.DiGraph)
+    return of([links], "uniform", lambda number: shift(nodes, Random(number).randrange(1, nodes)))
+
+
 def lopsided(nodes: int) -> Topology:
     """A directed ring with one chord, column-stochastic and no more."""
     graph = shift(nodes, 1)
