@@ -16,13 +16,13 @@ PACKAGE = Path(__file__).parents[1] / "decentral"
 LAYERS = {
     "ground": (
         "decentral",
+        "decentral.compiled",
         "decentral.errors",
         "decentral.seeding",
         "decentral.shipped",
         "decentral.strict_yaml",
         "decentral.timeline",
         "decentral.config",
-        "decentral.compiled",
         "decentral.compression_config",
         "decentral.sections",
         "decentral.document",
