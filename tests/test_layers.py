@@ -26,7 +26,6 @@ LAYERS = {
         "decentral.rates",
         "decentral.correction_sections",
         "decentral.config",
-        "decentral.compiled",
         "decentral.compression_config",
         "decentral.sections",
         "decentral.document",
