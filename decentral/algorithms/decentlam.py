@@ -37,8 +37,9 @@ class DecentLaM(Algorithm):
         return MomentumState(x=x, local=self.local.bind(x, peer.layout), momentum=buffer(x), half=buffer(x))
 
     async def step(self, state: MomentumState, peer: Peer) -> Tensor:
-        x, m, lr = state.x, state.momentum, state.local.lr
+        x, m = state.x, state.momentum
         loss, gradient = await peer.gradient(x)
+        lr = state.local.lr
         torch.add(x, state.local.decay_(gradient), alpha=-lr, out=state.half)
         await peer.mix_(state.half)
         change = x.sub_(state.half)  # eta gt

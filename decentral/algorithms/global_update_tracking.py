@@ -55,9 +55,10 @@ class GlobalUpdateTracking(Algorithm):
         return UpdateTrackingState(x=x, local=self.local.bind(x, peer.layout), half=buffer(x))
 
     async def step(self, state: UpdateTrackingState, peer: Peer) -> Tensor:
-        x, lr = state.x, max(state.local.lr, FLOOR)
+        x = state.x
         await peer.mix_(x)
         loss, gradient = await peer.gradient(x)
+        lr = max(state.local.lr, FLOOR)
         state.local.decay_(gradient)
         change = torch.sub(x, state.half) if state.lr else torch.zeros_like(state.half)
         torch.add(x, gradient, alpha=-lr, out=state.half)

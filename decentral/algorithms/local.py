@@ -16,7 +16,7 @@ class LocalSteps(Protocol):
 
     @property
     def lr(self) -> float:
-        """The learning rate of this round.
+        """The learning rate of this round; in a user's own loop it is known once the gradient is there.
 
         Raises:
             ConfigError: parameter groups have different ones.

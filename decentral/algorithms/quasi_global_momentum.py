@@ -47,8 +47,9 @@ class QuasiGlobalMomentum(Algorithm):
         return MomentumState(x=x, local=self.local.bind(x, peer.layout), momentum=buffer(x), half=buffer(x))
 
     async def step(self, state: MomentumState, peer: Peer) -> Tensor:
-        x, mhat, beta, lr = state.x, state.momentum, self.momentum, state.local.lr
+        x, mhat, beta = state.x, state.momentum, self.momentum
         loss, gradient = await peer.gradient(x)
+        lr = state.local.lr
         direction = state.local.decay_(gradient)
         if self.nesterov:
             direction.mul_(1 + beta).add_(mhat, alpha=beta * beta)  # g + beta (beta mhat + g)

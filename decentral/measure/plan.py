@@ -1,5 +1,7 @@
 """What a method will cost before it runs: bytes and seconds per round, memory per node, and how to launch it."""
 
+from dataclasses import fields
+
 import torch
 
 from decentral.algorithms.local import LocalOptimizer
@@ -37,9 +39,19 @@ def memory_bytes(prepared: Prepared, node: int) -> dict[str, int]:
         "model": vector,
         "gradient": vector,
         "optimizer": round(_optimizer_vectors(prepared.local) * vector),
+        "algorithm": _carried_bytes(prepared, node),
         "messages": (degree + 1) * vector if degree else vector,
         "samples": samples * len(held),
     }
+
+
+def _carried_bytes(prepared: Prepared, node: int) -> int:
+    """What the algorithm's State holds beside the model and the local optimizer."""
+    if prepared.algorithm is None:
+        return 0
+    state = prepared.algorithm.init(prepared.meta(), prepared.peer(node))
+    held = [getattr(state, field.name) for field in fields(state) if field.name != "x"]
+    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
 
 
 def _optimizer_vectors(local: LocalOptimizer) -> float:

@@ -51,7 +51,7 @@ class Prepared:
     algorithm: Algorithm | None  # None for DDP, which brings its own loop
     pace: Pace
     nodes: int
-    groups: Topology | None = None  # the graph of groups, of a hierarchical method
+    groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
 
     @property
     def graph(self) -> Topology | None:
@@ -113,7 +113,7 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
 def _graphs(
     experiment: Experiment, method: ResolvedMethod, algorithm: Algorithm | None
 ) -> tuple[Topology | None, Topology | None]:
-    """The graph of groups and the graph of nodes, where a method has them."""
+    """The experiment's graph, where it is another, and the graph of nodes, where a method has them."""
     section = method.topology
     if method.algorithm.centralized:
         return None, None
