@@ -100,11 +100,26 @@ class Quadratics(Section):
     """Heterogeneity: the mean over nodes of ||grad f_i(x*)||^2."""
 
 
+class PydocTopics(Section):
+    """Characters of the texts that every Python carries for its own help, by topic: `pydoc_data.topics`.
+
+    They differ between versions of Python, so their sha256 is recorded with a run. A paragraph that stands in several
+    topics is kept in the first; windows of `context` characters do not overlap and do not cross topics.
+    """
+
+    name: Literal["pydoc-topics"]
+    context: int = Field(64, ge=2, le=4096)
+    """Characters of a sample; the target of each is the character after it."""
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of each topic's windows, its last ones, that is held out for testing."""
+
+
 Data = Annotated[
     Annotated[Digits, Tag("digits")]
     | Annotated[MNIST, Tag("mnist")]
     | Annotated[CIFAR10, Tag("cifar10")]
     | Annotated[Quadratics, Tag("quadratics")]
+    | Annotated[PydocTopics, Tag("pydoc-topics")]
     | Annotated[OwnCode, Tag(OWN)],
     Discriminator(_tag),
     Named,
@@ -135,8 +150,91 @@ class Shards(Section):
     """Shards that each node receives: about the number of classes it sees."""
 
 
+class GroupedDirichlet(Section):
+    """The Dirichlet split of the quasi-global momentum paper's code (Lin et al. 2021), which is not the plain one.
+
+    Nodes in groups of `group` share a random part of the samples in proportion; inside it every class is spread by a
+    draw from Dirichlet(alpha) over those nodes that hold less than an equal share so far. Sizes stay within bounds.
+    """
+
+    name: Literal["dirichlet-grouped"]
+    alpha: float = Field(1.0, gt=0, le=1e6)
+    """Small alpha: few classes on each node. Large alpha: nearly iid."""
+    group: int = Field(10, ge=1)
+    """Nodes of a group; the last one takes the rest."""
+    min_share: float = Field(0.5, ge=0, lt=1)
+    """Draw again until every node holds this part of an equal share."""
+
+
+class Quantity(Section):
+    """Quantity skew: the nodes' sizes are drawn from Dirichlet(alpha), the classes are iid (Li et al. 2022)."""
+
+    name: Literal["quantity"]
+    alpha: float = Field(1.0, gt=0, le=1e6)
+    """Small alpha: few nodes hold nearly everything. Large alpha: equal sizes."""
+    min_samples: int = Field(2, ge=1)
+    """Draw again until every node holds at least this many samples."""
+
+
+class PowerLaw(Section):
+    """Quantity skew: the k-th largest node holds a share in proportion to k^-exponent, the classes are iid."""
+
+    name: Literal["power-law"]
+    exponent: float = Field(1.0, ge=0, le=10)
+    """0: equal sizes. 1: the second node holds half of what the first holds."""
+    min_samples: int = Field(2, ge=1)
+    """What the smallest node must get at least, else the split is refused."""
+
+
+class Natural(Section):
+    """As the data came about: all samples of one origin (a topic, a writer) on one node, all nodes about as full."""
+
+    name: Literal["natural"]
+
+
 Partition = Annotated[
-    Annotated[IID, Tag("iid")] | Annotated[Dirichlet, Tag("dirichlet")] | Annotated[Shards, Tag("shards")],
+    Annotated[IID, Tag("iid")]
+    | Annotated[Dirichlet, Tag("dirichlet")]
+    | Annotated[GroupedDirichlet, Tag("dirichlet-grouped")]
+    | Annotated[Shards, Tag("shards")]
+    | Annotated[Quantity, Tag("quantity")]
+    | Annotated[PowerLaw, Tag("power-law")]
+    | Annotated[Natural, Tag("natural")],
+    Discriminator(_tag),
+    Named,
+]
+
+
+class ImageShift(Section):
+    """Every node sees its images rotated, lit and made noisy in a way of its own, fixed for the run."""
+
+    name: Literal["images"]
+    rotation: float = Field(0.0, ge=0, le=180)
+    """Degrees; each node's angle is drawn from -rotation to rotation."""
+    contrast: float = Field(0.0, ge=0, lt=1)
+    """Each node's pixels are multiplied by a factor from 1 - contrast to 1 + contrast."""
+    brightness: float = Field(0.0, ge=0, le=10)
+    """Each node's pixels are moved by a number from -brightness to brightness, in their standard deviations."""
+    noise: float = Field(0.0, ge=0, le=10)
+    """Each image gets normal noise, of a deviation that is drawn for each node from 0 to noise."""
+    test: bool = False
+    """Whether a node's own model is tested on test samples as that node sees them; the averaged model never is."""
+
+
+class AffineShift(Section):
+    """Every node sees each feature scaled and moved in a way of its own, fixed for the run: x <- exp(s) x + t."""
+
+    name: Literal["affine"]
+    scale: float = Field(0.0, ge=0, le=5)
+    """Standard deviation of s, drawn for each node and feature."""
+    offset: float = Field(0.0, ge=0, le=100)
+    """Standard deviation of t, drawn for each node and feature."""
+    test: bool = False
+    """Whether a node's own model is tested on test samples as that node sees them; the averaged model never is."""
+
+
+Shift = Annotated[
+    Annotated[ImageShift, Tag("images")] | Annotated[AffineShift, Tag("affine")],
     Discriminator(_tag),
     Named,
 ]
@@ -166,10 +264,36 @@ class CNN(Section):
     """Channels of the first convolution; the second has twice as many. GroupNorm has two groups (Lin et al. 2021)."""
 
 
+class GRU(Section):
+    """A language model: an embedding, a gated recurrent unit, and one linear layer over the vocabulary."""
+
+    name: Literal["gru"]
+    width: int = Field(128, ge=1)
+    """Numbers of the embedding and of each layer's state."""
+    layers: int = Field(1, ge=1, le=64)
+    """Recurrent layers, one on top of the other."""
+
+
+class GPT(Section):
+    """A language model: a small transformer with causal attention and LayerNorm before each part of a block."""
+
+    name: Literal["gpt"]
+    width: int = Field(64, ge=2)
+    """Numbers per position between blocks; `heads` must divide it."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of each block."""
+    layers: int = Field(2, ge=1, le=64)
+    """Blocks: attention, then a hidden layer of four times the width."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a block's outputs dropped in training."""
+
+
 Model = Annotated[
     Annotated[Linear, Tag("linear")]
     | Annotated[MLP, Tag("mlp")]
     | Annotated[CNN, Tag("cnn")]
+    | Annotated[GRU, Tag("gru")]
+    | Annotated[GPT, Tag("gpt")]
     | Annotated[OwnCode, Tag(OWN)],
     Discriminator(_tag),
     Named,
@@ -324,6 +448,13 @@ class Experiment(Section):
     """Seeds of `speedup`, one run each; `train` and `simulate` use the first."""
     evaluate_every: int = Field(10, ge=1)
     """Rounds between evaluations on the test set; they are not counted as training time."""
+    diagnostics: list[Literal["gradients", "predictions", "edges"]] = ["gradients", "predictions"]
+    """What evaluations measure beside scores and consensus distance, off the training clock; [] for nothing.
+
+    gradients: heterogeneity and diversity of the nodes' gradients, one on up to 256 samples of each node, and one more
+    mean over all nodes. predictions: where nodes disagree with the averaged model. edges: a bound on the consensus
+    distance from neighbors' differences; between processes it costs one more mean for every node.
+    """
     target: float | None = None
     """Score that counts as reached once every node's own model has it: accuracy; for regression, test loss at most."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -335,6 +466,8 @@ class Experiment(Section):
     data: Data
     partition: Partition | None = None
     """How samples are dealt to nodes: iid unless given. Data that is split by nature takes none."""
+    shift: Shift | None = None
+    """Feature shift: how each node sees the samples that it holds, whatever the partition; as they are unless given."""
     model: Model
     optimizer: Annotated[Optimizer, Named] = Optimizer()
     algorithm: Algorithm

@@ -18,7 +18,7 @@ from decentral.measure.record import describe_run, versions
 from decentral.measure.run import Prepared
 from decentral.measure.saving import Keeping, Resumed
 
-FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds")
+FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds", "diagnostics")
 """Keys of an experiment that may differ where a run goes on; the first seed may not, and rounds only grow."""
 _ABSENT = object()
 
