@@ -48,8 +48,8 @@ class Shift:
         return self._seen(inputs, node, "training noise")
 
     def test(self, inputs: Tensor, node: int) -> Tensor:
-        """The test inputs `(M, *sample_shape)` that a node's own model is tested on."""
-        return self._seen(inputs, node, "test noise") if self.section.test else inputs
+        """The test inputs `(M, *sample_shape)` as a node sees them."""
+        return self._seen(inputs, node, "test noise")
 
     def told(self, node: int) -> str:
         """How a node sees its samples, in words."""

@@ -75,6 +75,12 @@ class Task:
         inputs = self.shift.training(self.data.train_inputs[held], node)  # noise is drawn for all of them in order
         return (inputs if chosen is None else inputs[chosen]), targets
 
+    def test_inputs(self, node: int) -> Tensor | None:
+        """The test inputs as a node sees them, in main memory; None where it sees them as they are."""
+        if self.shift is None or not self.shift.section.test:
+            return None
+        return self.shift.test(self.data.test_inputs, node)
+
     def objective(self, node: int) -> Objective:
         """A node's objective."""
         return Objective(self.module(), self.data.loss, self.batches(node))

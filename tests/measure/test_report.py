@@ -63,7 +63,7 @@ class Sketch:
                 None,
                 [sent] * nodes,
             )
-            found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=True))))
+            found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=False))))
         return found
 
     def over_seeds(self, runs: list[SeedResult]) -> MethodResult:
