@@ -16,6 +16,7 @@ import typer
 from decentral.cli import (
     bench,
     check,
+    data,
     doctor,
     explain,
     export,
@@ -53,6 +54,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("export", help=export.HELP)(export.export)
 app.add_typer(topology.app, name="topology")
+app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")
 

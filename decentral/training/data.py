@@ -204,7 +204,7 @@ def _pydoc_topics(section: config.PydocTopics, **_: Any) -> Data:
         text.next_character_loss,
         classes=len(cut.vocabulary),
         origins=cut.origins,
-        class_names=[repr(character)[1:-1] for character in cut.vocabulary],
+        class_names=["space" if character == " " else repr(character)[1:-1] for character in cut.vocabulary],
         origin_names=list(texts),
         versions={"pydoc_data.topics": f"sha256 {text.digest(texts)}"},
     )
