@@ -241,6 +241,7 @@ def run_as(*arguments: str) -> str:
         ("--help",),
         ("topology", "list"),
         ("topology", "--help"),
+        ("data", "--help"),
         ("train", "--help"),
         ("speedup", "--help"),
         ("launch", "--help"),

@@ -94,7 +94,8 @@ def _dirichlet_cuts(section: config.Dirichlet, sizes: Indices, nodes: int, rng: 
 
 def _cuts(shares: Floats, sizes: Any) -> Indices:
     """Where a range is cut into shares `(..., n)`: `(..., n - 1)`."""
-    cuts: Indices = (shares.cumsum(axis=-1)[..., :-1] * sizes).astype(np.int64).clip(max=sizes)
+    # A sum of shares that falls short of 1 by its rounding would leave one sample to a node without a share.
+    cuts: Indices = (shares.cumsum(axis=-1)[..., :-1] * sizes + 1e-9).astype(np.int64).clip(max=sizes)
     return cuts
 
 

@@ -254,4 +254,4 @@ def test_options_of_own_data_are_checked(own):
 
 
 def test_every_source_is_tested():
-    assert LOADERS.keys() == {"digits", "mnist", "cifar10", "quadratics", config.OWN}
+    assert LOADERS.keys() == {"digits", "mnist", "cifar10", "quadratics", "pydoc-topics", config.OWN}
