@@ -97,13 +97,22 @@ def _contradictions(experiment: Experiment) -> Iterator[Fault]:
     """What no field can see alone."""
     yield from _repeated_seeds(experiment.seeds)
     yield from _empty_or_repeated_methods(experiment)
+    yield from _shifts_of_nothing(experiment)
     if not isinstance(experiment.data, Quadratics):
         return
     if experiment.partition is not None:
         yield Fault(("partition",), "quadratics are split by nature, one problem per node; remove partition")
+    if experiment.shift is not None:
+        yield Fault(("shift",), "quadratics differ between nodes by zeta2, about a known optimum; remove shift")
     if not isinstance(experiment.model, Linear | OwnCode):
         found = f"quadratics with model {experiment.model.name!r}"
         yield Fault(("model", "name"), f"found {found}; required: linear, or module:function")
+
+
+def _shifts_of_nothing(experiment: Experiment) -> Iterator[Fault]:
+    strengths = {} if experiment.shift is None else experiment.shift.model_dump(exclude={"name", "test"})
+    if strengths and not any(strengths.values()):
+        yield Fault(("shift",), f"shifts nothing; required: at least one of {', '.join(strengths)} above 0")
 
 
 def _repeated_seeds(seeds: list[int]) -> Iterator[Fault]:

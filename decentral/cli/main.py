@@ -17,6 +17,7 @@ from decentral.cli import (
     bench,
     bench_compress,
     check,
+    data,
     doctor,
     explain,
     export,
@@ -60,6 +61,7 @@ topology.app.command("explain")(topology_explain.explain)
 topology.app.command("rank")(topology_rank.rank)
 topology.app.command("walk")(topology_walk.walk)
 app.add_typer(topology.app, name="topology")
+app.add_typer(data.app, name="data")
 bench.app.command("compress")(bench_compress.compress)
 app.add_typer(bench.app, name="bench")
 app.add_typer(trace.app, name="trace")

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from decentral import compression_config as config
 from decentral.compression.casting import BFloat16, Float16
 from decentral.compression.compressor import Compressor, MalformedMessageError, Space
 from decentral.compression.exact import Exact
@@ -21,9 +20,10 @@ from decentral.compression.sign import Sign
 from decentral.compression.sketch import Sketch
 from decentral.compression.sparse import Choice, Sparse
 from decentral.compression.top_k import Largest, LargestOfBlocks
+from decentral.config import compression as config
+from decentral.config.section import Section
 from decentral.errors import ConfigError
 from decentral.fused import DTYPES
-from decentral.section import Section
 
 __all__ = [
     "COMPRESSORS",

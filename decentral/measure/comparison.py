@@ -14,6 +14,16 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
+class NodeSpread(Document):
+    """What the nodes' own accuracies range over."""
+
+    min: float
+    median: float
+    max: float
+    std: float
+    """Of all nodes, not a sample's."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -28,14 +38,24 @@ class Evaluation(Document):
     accuracy: float | None
     """Of the averaged model on the test set; null where the task has no classes."""
     node_accuracy: list[float] | None
-    """Of each node's own model."""
+    """Of each node's own model, on test samples as it sees them where `shift.test` says so."""
     node_test_loss: list[float | None]
     consensus_distance: float | None
-    """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021."""
+    """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021: exact, on real processes too, which average for evaluations."""
     distance_to_optimum: float | None
     """||xbar - x*|| of the averaged model, where the task knows its optimum x*; else null."""
     bytes_sent: list[int]
     """By each node so far, headers included."""
+    accuracy_spread: NodeSpread | None = None
+    """Over the nodes' own accuracies; null where the task has no classes."""
+    heterogeneity: float | None = None
+    """zeta^2 = mean_i ||g_i - g||^2 of the nodes' gradients at the averaged model, each on up to 256 of its samples."""
+    gradient_diversity: float | None = None
+    """mean_i ||g_i||^2 / ||g||^2 of the same gradients; 1 where all agree."""
+    disagreement: float | None = None
+    """Share of test predictions in which a node differs from the averaged model, the mean over nodes."""
+    consensus_bound: float | None = None
+    """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
 
 
 class Spread(Document):

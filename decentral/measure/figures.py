@@ -50,13 +50,25 @@ TITLES = {
     "accuracy": "test accuracy",
     "test_loss": "test loss",
     "consensus": "consensus distance",
+    "heterogeneity": "heterogeneity ζ²",
+    "diversity": "gradient diversity",
+    "disagreement": "disagreement",
+    "spread": "accuracy range over nodes",
 }
-LOG_HEIGHT = {"test_loss", "consensus"}
+LOG_HEIGHT = {"test_loss", "consensus", "heterogeneity", "diversity"}
+PERCENT = {"accuracy", "disagreement", "spread"}
 
 
 @matplotlib.rc_context(RC)
 def curves_svg(
-    series: Sequence[Series], x: str, y: str, *, prefix: str, label: str, target: float | None = None
+    series: Sequence[Series],
+    x: str,
+    y: str,
+    *,
+    prefix: str,
+    label: str,
+    target: float | None = None,
+    small: bool = False,
 ) -> str:
     """One quantity against another: per method the median over its seeds, with the band from lowest to highest.
 
@@ -70,9 +82,11 @@ def curves_svg(
         prefix: starts every id in the figure; unique in the page.
         label: what a reader hears who does not see the figure.
         target: a horizontal line.
+        small: one of several under a title each, whose legend another figure has.
     """
     columns = 2 if all(len(one.name) <= 26 for one in series) else 1
-    figure = Figure(figsize=(4.7, 2.8 - 0.165 * (-len(series) // columns)), layout="constrained")
+    size = (2.9, 2.0) if small else (4.7, 2.8 - 0.165 * (-len(series) // columns))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot(
         xscale="log" if _far_apart(series, x) else "linear", yscale="log" if y in LOG_HEIGHT else "linear"
     )
@@ -84,7 +98,10 @@ def curves_svg(
     _name_axis(axes.xaxis, x)
     _name_axis(axes.yaxis, y)
     names = [one.name if len(one.name) < 46 else f"{one.name[:44]}…" for one in series]
-    figure.legend(drawn, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=INK)
+    if small:
+        axes.set_ylabel("log scale" if y in LOG_HEIGHT else "")
+    else:
+        figure.legend(drawn, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=INK)
     return inline_svg(figure, prefix, label)
 
 
@@ -191,7 +208,7 @@ def _name_axis(axis: Axis, quantity: str) -> None:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=quantity == "rounds"))
     axis.set_label_text(title, color=INK)
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value / scale, percent=quantity == "accuracy")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value / scale, percent=quantity in PERCENT)))
 
 
 def _places(topology: TopologySummary) -> Floats:

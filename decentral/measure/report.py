@@ -23,6 +23,7 @@ from decentral.measure.tables import printable
 COLORS = ("#3b82d6", "#d9730d", "#2e9e5b", "#9b5de5", "#d6456b", "#1a9ba8", "#a67c00", "#c04fc0")
 BASELINE_COLORS = ("#7c8694", "#a87a58", "#5f8f8a")
 BASELINES = {"allreduce": ("all-reduce", "speedup_vs_allreduce"), "ddp": ("DDP", "speedup_vs_ddp")}
+BETWEEN = ("heterogeneity", "diversity", "disagreement", "spread")
 WRITES = "what a finished `speedup`, `train` or `simulate` writes; give the whole folder of one that went through"
 
 
@@ -134,6 +135,7 @@ def _evaluations_of(folder: Path, run: SeedResult) -> list[Evaluation]:
 
 
 def _measured(evaluation: Evaluation) -> dict[str, float | None]:
+    spread = evaluation.accuracy_spread
     return {
         "rounds": evaluation.round,
         "bytes": float(np.mean(evaluation.bytes_sent)) if evaluation.bytes_sent else None,
@@ -141,6 +143,10 @@ def _measured(evaluation: Evaluation) -> dict[str, float | None]:
         "accuracy": evaluation.accuracy,
         "test_loss": evaluation.test_loss,
         "consensus": evaluation.consensus_distance,
+        "heterogeneity": evaluation.heterogeneity,
+        "diversity": evaluation.gradient_diversity,
+        "disagreement": evaluation.disagreement,
+        "spread": None if spread is None else spread.max - spread.min,
     }
 
 
@@ -208,6 +214,7 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         rows=list(zip(tables.rows(comparison), series, strict=True)),
         caption=tables.caption(comparison),
         curves=_curves(comparison, series),
+        between=_between(series),
         graphs=_graphs(comparison),
         target=_target(comparison),
         link=None if comparison.network is None else tables.link_of(comparison.network),
@@ -226,6 +233,18 @@ def _curves(comparison: Comparison, series: list[Series]) -> list[dict[str, str]
         target = comparison.target if y == score else None
         drawing = curves_svg(series, x, y, prefix=f"{y}-{x}", label=label, target=target)
         found.append({"title": title, "svg": Markup(drawing)})
+    return found
+
+
+def _between(series: list[Series]) -> list[dict[str, str]]:
+    """What nodes have in common, where it was recorded: small figures under the curves' legend."""
+    found = []
+    for key in BETWEEN:
+        # A quantity that is zero in every run, as in one of all-reduce alone, has nothing to show.
+        if any((np.nan_to_num(one.values[key]) > 0).any() for one in series):
+            label = f"{TITLES[key].capitalize()} against rounds; one line per method, with the colors of the table"
+            drawing = curves_svg(series, "rounds", key, prefix=f"{key}-rounds", label=label, small=True)
+            found.append({"title": TITLES[key].capitalize(), "svg": Markup(drawing)})
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral.config import Experiment, KeyPath
+from decentral.config.rates import needs_rounds
 from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
 from decentral.measure.checkpoints import METRICS, Checkpoints, Manifest
@@ -17,9 +18,8 @@ from decentral.measure.comparison import DOCUMENT, Clock, Evaluation
 from decentral.measure.record import describe_run, versions
 from decentral.measure.run import Prepared
 from decentral.measure.saving import Keeping, Resumed
-from decentral.rates import needs_rounds
 
-FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds")
+FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds", "diagnostics")
 """Keys of an experiment that may differ where a run goes on; the first seed may not, and rounds only grow."""
 _ABSENT = object()
 

@@ -52,6 +52,7 @@ class Prepared:
     pace: Pace
     nodes: int
     groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
+    diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
 
     @property
     def graph(self) -> Topology | None:
@@ -107,7 +108,8 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     groups, topology = _graphs(experiment, method, algorithm)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
-    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups)
+    diagnostics = frozenset(experiment.diagnostics)
+    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
 
 
 def _graphs(
@@ -261,7 +263,7 @@ def _trained(
     assert prepared.algorithm is not None
     peers = {node: prepared.peer(node) for node in objectives}
     modules = {node: objective.module for node, objective in objectives.items()}
-    evaluate: Measure = Evaluator(prepared.task, driver, modules, observe)
+    evaluate: Measure = Evaluator(prepared.task, driver, modules, observe, prepared.diagnostics, prepared.topology)
     if timeline is not None:
         evaluate = timeline.timed("evaluate", evaluate)
     start = prepared.task.start()
@@ -276,7 +278,7 @@ def _trained_by_ddp(
 ) -> dict[int, nn.Module]:
     module, node = prepared.task.module(), world.rank
     task, local = prepared.task, prepared.local
-    evaluate: Measure = Evaluator(task, driver, {node: module}, observe)
+    evaluate: Measure = Evaluator(task, driver, {node: module}, observe, prepared.diagnostics)
     if timeline is not None:
         evaluate = timeline.timed("evaluate", evaluate)
         task, local = traced_ddp(task, local, module, timeline)

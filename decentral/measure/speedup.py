@@ -16,6 +16,7 @@ from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
 from decentral.measure.evaluation import Observe
+from decentral.measure.holdings import holdings
 from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
 from decentral.measure.recording import Tracing
 from decentral.measure.resume import Origin, checked, keeping, resumed
@@ -212,6 +213,7 @@ def recorded(
     def observe(row: Evaluation) -> None:
         if row.round == 0:
             describe_run(place, experiment, ready.method, ready.task.seed, ready.graph)
+            write_json(place / "data.json", holdings(ready.task, experiment).model_dump(mode="json"))
         metrics(row)
         progress(f"{ready.label} seed {ready.task.seed}", row)
 
@@ -252,7 +254,7 @@ def written(
         score="test_loss" if first.data.classes is None else "accuracy",
         target=experiment.target,
         parameters=first.parameters,
-        versions=versions(),
+        versions={**versions(), **first.data.versions},
         network=network() if clock == "wall" else None,
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[

@@ -10,8 +10,8 @@ zeta^2. Then grad f_i(x*) = h_i, so x* minimizes the mean of the f_i exactly (af
 error over a node's d rows is f_i.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from decentral import config
 from decentral.errors import ConfigError
 from decentral.seeding import stream
-from decentral.training import readers
+from decentral.training import readers, text
 from decentral.user_code import called, checked_options, imported
 
 PARTS = ("train_inputs", "train_targets", "test_inputs", "test_targets")
@@ -40,13 +40,17 @@ class Data:
 
     Attributes:
         train_inputs: `(N, *sample_shape)`.
-        train_targets: `(N,)` int64 classes, or `(N, ...)` floating values.
+        train_targets: `(N,)` int64 classes, or several for each sample, or `(N, ...)` floating values.
         test_inputs: `(M, *sample_shape)`.
         test_targets: as the training targets, `(M, ...)`.
         loss: from the model's outputs `(b, outputs)` and targets `(b, ...)` to their mean loss `()`.
         classes: how many; None for regression.
         shards: int64 indices of each node's training samples, where the data is split by nature.
         optimum: the flat minimizer of the mean training loss of a linear model without bias, where it is known.
+        origins: `(N,)` int64, what each training sample comes from (a topic, a writer), where that is known.
+        class_names: of each class, where they have names.
+        origin_names: of each origin, where they have names.
+        versions: what tells this data from other versions of it, such as a digest; recorded with every run.
     """
 
     train_inputs: Tensor
@@ -57,6 +61,10 @@ class Data:
     classes: int | None
     shards: tuple[Tensor, ...] | None = None
     optimum: Tensor | None = None
+    origins: Tensor | None = None
+    class_names: Sequence[str] | None = None
+    origin_names: Sequence[str] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
@@ -182,6 +190,26 @@ def _orthogonal(rng: np.random.Generator, d: int) -> NDArray[np.float64]:
     return uniform
 
 
+def _pydoc_topics(section: config.PydocTopics, **_: Any) -> Data:
+    texts = text.pydoc_topics()
+    try:
+        cut = text.windows(texts, section.context, section.test_fraction)
+    except ValueError as error:
+        raise ConfigError(f"{error}; lower context", (*section.path, "context")) from error
+    return Data(
+        cut.train[:, :-1].contiguous(),
+        cut.train[:, 1:].contiguous(),
+        cut.test[:, :-1].contiguous(),
+        cut.test[:, 1:].contiguous(),
+        text.next_character_loss,
+        classes=len(cut.vocabulary),
+        origins=cut.origins,
+        class_names=["space" if character == " " else repr(character)[1:-1] for character in cut.vocabulary],
+        origin_names=list(texts),
+        versions={"pydoc_data.topics": f"sha256 {text.digest(texts)}"},
+    )
+
+
 def _own(section: config.OwnCode, *, nodes: int, folder: Path, dtype: torch.dtype, **_: Any) -> Data:
     function = imported(section.name, folder, section.path)
     found = called(function, options=checked_options(function, section.options, section.path), at=section.path)
@@ -235,6 +263,8 @@ def _faults(data: Data, nodes: int) -> Iterator[str]:
             yield f"returned train_{part} {_kind(first)} and test_{part} {_kind(second)}; both must be of one kind"
     if data.classes is not None:
         yield from _class_faults(data, data.classes)
+    if (origins := data.origins) is not None and (origins.shape != (len(train[0]),) or origins.is_floating_point()):
+        yield f"returned origins {_kind(origins)}; it must be one integer for each of {len(train[0])} training samples"
     if data.shards is not None:
         yield from _shard_faults(data.shards, len(data.train_inputs), nodes)
 
@@ -273,5 +303,6 @@ LOADERS: dict[str, Callable[..., Data]] = {
     "mnist": _mnist,
     "cifar10": _cifar10,
     "quadratics": _quadratics,
+    "pydoc-topics": _pydoc_topics,
     config.OWN: _own,
 }

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from decentral import config
 from decentral.errors import ConfigError
 from decentral.seeding import integer_seed
+from decentral.training.language import RecurrentModel, Transformer
 from decentral.user_code import blame, called, checked_options, imported
 
 Shape = tuple[int, ...]
@@ -98,6 +99,31 @@ def _stage(planes: int, channels: int) -> list[nn.Module]:
     return [nn.Conv2d(planes, channels, 3, padding=1), nn.GroupNorm(2, channels), nn.ReLU(), nn.MaxPool2d(2)]
 
 
+def _gru(section: config.GRU, *, sample_shape: Shape, outputs: int, **_: Any) -> nn.Module:
+    _context(section, sample_shape)
+    return RecurrentModel(outputs, section.width, section.layers)
+
+
+def _gpt(section: config.GPT, *, sample_shape: Shape, outputs: int, **_: Any) -> nn.Module:
+    if section.width % section.heads:
+        raise ConfigError(
+            f"{section.heads} heads cannot share a width of {section.width}; width must be a multiple of heads",
+            (*section.path, "heads"),
+        )
+    context = _context(section, sample_shape)
+    return Transformer(outputs, context, section.width, section.heads, section.layers, section.dropout)
+
+
+def _context(section: config.GRU | config.GPT, sample_shape: Shape) -> int:
+    if len(sample_shape) != 1:
+        raise ConfigError(
+            f"model {section.name!r} found samples of shape {sample_shape}; it needs (context,), the numbers of "
+            "characters: use data pydoc-topics, or model mlp or cnn",
+            section.path,
+        )
+    return sample_shape[0]
+
+
 def _own(section: config.OwnCode, *, folder: Path, **_: Any) -> nn.Module:
     function = imported(section.name, folder, section.path)
     model = called(function, options=checked_options(function, section.options, section.path), at=section.path)
@@ -116,4 +142,11 @@ def _own(section: config.OwnCode, *, folder: Path, **_: Any) -> nn.Module:
     return model
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"linear": _linear, "mlp": _mlp, "cnn": _cnn, config.OWN: _own}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "linear": _linear,
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "gru": _gru,
+    "gpt": _gpt,
+    config.OWN: _own,
+}

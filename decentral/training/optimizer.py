@@ -7,8 +7,8 @@ import torch
 
 from decentral import config
 from decentral.algorithms.local import LocalOptimizer
+from decentral.config.rates import Constant
 from decentral.errors import ConfigError, nearest
-from decentral.rates import Constant
 from decentral.user_code import blame, checked_options
 
 

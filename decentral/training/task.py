@@ -14,6 +14,7 @@ from decentral.peer import Layout
 from decentral.training import data, models, partition
 from decentral.training.batches import Batches
 from decentral.training.objective import Objective, flat, layout_of
+from decentral.training.shift import Shift, shift_of
 from decentral.transport.gpu import own_place
 from decentral.user_code import blame
 
@@ -28,6 +29,7 @@ class Task:
     batch_size: int
     seed: int
     asked: str = "cpu"  # the experiment's `device`
+    shift: Shift | None = None  # how nodes see their samples; None: as they are
 
     @cached_property
     def device(self) -> torch.device:
@@ -56,9 +58,28 @@ class Task:
 
     def batches(self, node: int) -> Batches:
         """A node's minibatches, from the first one on."""
-        held = self.shards[node]
-        inputs, targets = self.data.train_inputs[held], self.data.train_targets[held]
+        inputs, targets = self.samples(node)
         return Batches(inputs.to(self.device), targets.to(self.device), self.batch_size, self.seed, node)
+
+    def samples(self, node: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A node's own training samples as it sees them, inputs `(N_i, ...)` and targets `(N_i, ...)`, in main memory.
+
+        Args:
+            chosen: the places among them of those that are wanted; all unless given.
+        """
+        held = self.shards[node]
+        wanted = held if chosen is None else held[chosen]
+        targets = self.data.train_targets[wanted]
+        if self.shift is None:
+            return self.data.train_inputs[wanted], targets
+        inputs = self.shift.training(self.data.train_inputs[held], node)  # noise is drawn for all of them in order
+        return (inputs if chosen is None else inputs[chosen]), targets
+
+    def test_inputs(self, node: int) -> Tensor | None:
+        """The test inputs as a node sees them, in main memory; None where it sees them as they are."""
+        if self.shift is None or not self.shift.section.test:
+            return None
+        return self.shift.test(self.data.test_inputs, node)
 
     def objective(self, node: int) -> Objective:
         """A node's objective."""
@@ -91,12 +112,13 @@ def task(experiment: Experiment, seed: int) -> Task:
     loaded = data.load(experiment.data, experiment.nodes, seed, experiment.folder, dtype)
     shards = loaded.shards
     if shards is None:
-        shards = partition.split(experiment.partition, loaded.train_targets, experiment.nodes, seed)
+        shards = partition.split(experiment.partition, loaded.train_targets, experiment.nodes, seed, loaded.origins)
+    shift = shift_of(experiment.shift, loaded.sample_shape, loaded.train_inputs.dtype, seed)
     module = models.build(experiment.model, loaded.sample_shape, loaded.outputs, seed, dtype, experiment.folder)
     _try(module, loaded, experiment)
     if loaded.classes is not None and experiment.target is not None and not 0 <= experiment.target <= 1:
         raise ConfigError(f"found {experiment.target:g}; required: an accuracy from 0 to 1, such as 0.95", ("target",))
-    return Task(loaded, shards, module, experiment.batch_size, seed, experiment.device)
+    return Task(loaded, shards, module, experiment.batch_size, seed, experiment.device, shift)
 
 
 def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:
@@ -111,10 +133,11 @@ def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:
             f"{tuple(loaded.sample_shape)} each: {blame(error)}",
             experiment.model.path,
         ) from error
-    if loaded.classes is not None and outputs.shape != (len(inputs), loaded.classes):
+    if loaded.classes is not None and outputs.shape != (*targets.shape, loaded.classes):
+        required = (*targets.shape, loaded.classes)
         raise ConfigError(
             f"model {experiment.model.name} returned {tuple(outputs.shape)} for {len(inputs)} samples; required: "
-            f"({len(inputs)}, {loaded.classes}), one for each class of data {experiment.data.name}",
+            f"{required}, one for each class of data {experiment.data.name}",
             experiment.model.path,
         )
     if loss.shape != ():

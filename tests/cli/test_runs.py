@@ -14,7 +14,8 @@ def test_a_simulated_run_leaves_a_whole_record(decentral: Command, small: Path) 
     assert result.code == 0
     run = small.parent / "run"
     assert {path.name for path in run.iterdir()} == {
-        "comparison.json", "config.json", "metrics.jsonl", "models", "started.json", "topology.json", "versions.json",
+        "comparison.json", "config.json", "data.json", "metrics.jsonl", "models", "started.json", "topology.json",
+        "versions.json",
     }  # fmt: skip
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1 + 12 // 4
     models = [load_file(run / "models" / f"node-{node}.safetensors") for node in range(4)]

@@ -8,7 +8,7 @@ import torch
 
 from decentral.compression import COMPRESSORS, Compressor, Key, Space, compressor_of
 from decentral.compression.compressor import MalformedMessageError
-from decentral.compression_config import Compression
+from decentral.config.compression import Compression
 from decentral.errors import DivergedError
 from tests.compression.entries import DTYPES, ENTRIES, KEY, LAYOUT, RANDOM, SIZE, decoded, drawn, made, same_bits
 

@@ -63,7 +63,7 @@ class Sketch:
                 None,
                 [sent] * nodes,
             )
-            found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=True))))
+            found.append(Evaluation(**dict(zip(Evaluation.model_fields, line, strict=False))))
         return found
 
     def over_seeds(self, runs: list[SeedResult]) -> MethodResult:
@@ -185,6 +185,19 @@ def test_the_network_lab_stands_above_the_numbers_that_it_made(tmp_path: Path) -
     assert f"<dt>Network lab</dt><dd>{told}</dd>" in checked(tmp_path / "lab", comparison)
     assert printed(comparison, 140).splitlines()[0].strip() == f"network lab: {told}"
     assert "etwork lab" not in checked(tmp_path / "none", write_comparison(tmp_path / "none"))
+
+
+def test_what_was_measured_between_nodes_is_drawn_and_nothing_else(tmp_path: Path) -> None:
+    comparison = write_comparison(tmp_path, [GOSSIP[0], ALLREDUCE])
+    assert 'id="between"' not in checked(tmp_path, comparison)  # older records have none of it
+    for metrics in tmp_path.glob("*/metrics.jsonl"):
+        further = {"heterogeneity": 0.5, "disagreement": 0.1}
+        lines = [row.model_copy(update=further).model_dump_json() for row in read_run(metrics)]
+        metrics.write_text("\n".join(lines) + "\n")
+    page = checked(tmp_path, comparison)
+    section = page[page.index('id="between"') : page.index('id="graphs"')]
+    assert re.findall(r"<h3>(.*?)</h3>", section) == ["Heterogeneity ζ²", "Disagreement"]
+    assert section.count("<svg") == 2
 
 
 def test_users_strings_stay_text(tmp_path: Path) -> None:

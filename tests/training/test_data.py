@@ -125,6 +125,9 @@ def classes(count: int = 6):
     return X[:count], Y[:count].astype(np.int32), X, Y.astype(">i4")
 def values(): return torch.ones(6, 2), torch.arange(6.0).view(6, 1), torch.ones(2, 2), torch.zeros(2, 1)
 def backward(): return X[::-1], V[::-1], X.astype(">f8"), V
+def origins(count: int = 6):
+    x, v = torch.from_numpy(X), torch.from_numpy(V)
+    return Data(x, v, x, v, half, None, origins=torch.arange(count) % 2)
 def data(nodes: int = 2):
     x, v = torch.from_numpy(X), torch.from_numpy(V)
     return Data(x, v, x, v, half, None, shards=tuple(torch.arange(6).chunk(nodes)), optimum=torch.zeros(2))
@@ -242,6 +245,14 @@ def test_faulty_own_data_is_told_in_one_line(own, function, message):
     assert "\n" not in str(caught.value)
 
 
+def test_own_origins_must_be_one_per_sample(own):
+    assert own("origins").origins.tolist() == [0, 1, 0, 1, 0, 1]
+    with pytest.raises(
+        ConfigError, match=r"returned origins of torch.int64 and shape \(5,\); .* for each of 6 training"
+    ):
+        own("origins", count=5)
+
+
 def test_own_shards_must_be_one_per_node(own):
     with pytest.raises(ConfigError, match="returned 2 shards; it must return one for each of the 3 nodes"):
         own("data", nodes=3)
@@ -254,4 +265,4 @@ def test_options_of_own_data_are_checked(own):
 
 
 def test_every_source_is_tested():
-    assert LOADERS.keys() == {"digits", "mnist", "cifar10", "quadratics", config.OWN}
+    assert LOADERS.keys() == {"digits", "mnist", "cifar10", "quadratics", "pydoc-topics", config.OWN}

@@ -16,7 +16,10 @@ SECTIONS = {
     "linear": config.Linear(name="linear"),
     "mlp": config.MLP(name="mlp", hidden=[8, 4]),
     "cnn": config.CNN(name="cnn", channels=4),
+    "gru": config.GRU(name="gru", width=8),
+    "gpt": config.GPT(name="gpt", width=8, heads=2),
 }
+LANGUAGE = ("gru", "gpt")
 
 OWN = """
 import torch
@@ -57,7 +60,8 @@ def own(tmp_path, request):
     return make
 
 
-def made(name, shape=(1, 8, 8), outputs=10, seed=0, dtype=torch.float32):
+def made(name, shape=None, outputs=10, seed=0, dtype=torch.float32):
+    shape = ((12,) if name in LANGUAGE else (1, 8, 8)) if shape is None else shape
     return build(SECTIONS[name], shape, outputs, seed, dtype, Path())
 
 
@@ -72,8 +76,9 @@ def test_every_model_is_tested():
 @pytest.mark.parametrize("name", SECTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_outputs_have_one_row_per_sample(name, dtype):
-    outputs = made(name, dtype=dtype)(torch.randn(5, 1, 8, 8, dtype=dtype))
-    assert outputs.shape == (5, 10)
+    inputs = torch.arange(60).view(5, 12) % 10 if name in LANGUAGE else torch.randn(5, 1, 8, 8, dtype=dtype)
+    outputs = made(name, dtype=dtype)(inputs)
+    assert outputs.shape == ((5, 12, 10) if name in LANGUAGE else (5, 10))
     assert outputs.dtype == dtype
 
 
@@ -124,6 +129,18 @@ def test_cnn_refuses_what_is_no_image(shape):
 def test_samples_without_features_are_refused(name):
     with pytest.raises(ConfigError, match=r"inputs of shape \(samples,\); it needs \(samples, features\)"):
         made(name, ())
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_language_model_refuses_images(name):
+    with pytest.raises(ConfigError, match=rf"model '{name}' found samples of shape \(1, 8, 8\); it needs \(context,\)"):
+        made(name, (1, 8, 8))
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ConfigError, match="3 heads cannot share a width of 8; width must be a multiple") as caught:
+        build(config.GPT(name="gpt", width=8, heads=3), (4,), 5, 0, torch.float32, Path())
+    assert caught.value.at == ("heads",)
 
 
 def test_own_model_gets_its_options_and_the_seed(own):

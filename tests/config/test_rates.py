@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from decentral.config import Optimizer
+from decentral.config.rates import needs_rounds
 from decentral.errors import ConfigError
 from decentral.loading import example_with
 from decentral.methods import rate_words
-from decentral.rates import needs_rounds
 
 
 def optimizer(schedule: Any) -> Optimizer:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.section import Named, Section, tag
+from decentral.config.section import Named, Section, tag
 
 
 class NoCompression(Section):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from decentral.section import Section
+from decentral.config.section import Section
 
 
 class GradientTracking(Section):

@@ -1,0 +1,96 @@
+"""The sections `optimizer:` and `algorithm:`: the local optimizer of every node, and the method over the graph."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from decentral.config.compression import Compression, NoCompression
+from decentral.config.corrections import (
+    D2,
+    DecentLaM,
+    ExactDiffusion,
+    GlobalUpdateTracking,
+    GradientTracking,
+    MomentumTracking,
+    QuasiGlobalAdam,
+    QuasiGlobalMomentum,
+    SlowMo,
+)
+from decentral.config.rates import Constant, LearningRate
+from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
+
+
+class Optimizer(OpenSection):
+    """The local optimizer of every node: any torch.optim class by import path; further keys are its options."""
+
+    name: str = Field("torch.optim.SGD", pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
+    """Import path of a torch.optim.Optimizer, such as torch.optim.AdamW."""
+    lr: float = Field(0.1, gt=0)
+    """Learning rate."""
+    schedule: LearningRate = Constant()
+    """How the learning rate changes over the rounds: constant, step, cosine or linear, each after a warm-up."""
+
+
+class DSGD(Section):
+    """Decentralized (gossip) SGD, Lian et al. 2017, in one of its three orders."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["dsgd"]
+    order: Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"] = "adapt-then-combine"
+    """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+    every: int = Field(1, ge=1)
+    """tau: mix in every tau-th round only, and take local steps in between (PA-SGD)."""
+    compression: Compression = NoCompression(name="none")
+    """What neighbors are sent of a model: all of it, or its values rounded to 16 bits (bf16, fp16), half the bytes."""
+
+
+class Hierarchical(Section):
+    """Groups average inside by all-reduce and gossip between each other; `topology` is the graph of the groups."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["hierarchical"]
+    group: int = Field(ge=1)
+    """Nodes of each group, such as the GPUs of a host; it must divide `nodes`."""
+    between: Literal["leaders", "ranks", "slices"] = "leaders"
+    """Who exchanges between groups: leaders; every rank with those of its place; or every rank its slice of the model.
+
+    leaders and slices send the model once per group and neighbor, ranks once per rank.
+    """
+    order: Literal["adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"] = "adapt-then-combine"
+    """Which comes first, the local step or the mixing between groups, as in dsgd."""
+    every: int = Field(1, ge=1)
+    """tau: groups mix in every tau-th round only; inside, every round averages gradients."""
+
+
+class AllReduceSGD(Section):
+    """Centralized baseline: synchronous SGD on the mean gradient of all nodes."""
+
+    centralized: ClassVar[bool] = True
+    name: Literal["allreduce"]
+
+
+class DDP(Section):
+    """Centralized baseline from outside: torch's own DistributedDataParallel in its own loop. Real processes only."""
+
+    centralized: ClassVar[bool] = True
+    name: Literal["ddp"]
+
+
+Algorithm = Annotated[
+    Annotated[DSGD, Tag("dsgd")]
+    | Annotated[Hierarchical, Tag("hierarchical")]
+    | Annotated[GradientTracking, Tag("gradient-tracking")]
+    | Annotated[D2, Tag("d2")]
+    | Annotated[ExactDiffusion, Tag("exact-diffusion")]
+    | Annotated[QuasiGlobalMomentum, Tag("qg-dsgdm")]
+    | Annotated[QuasiGlobalAdam, Tag("qg-dadam")]
+    | Annotated[DecentLaM, Tag("decentlam")]
+    | Annotated[SlowMo, Tag("slowmo")]
+    | Annotated[MomentumTracking, Tag("momentum-tracking")]
+    | Annotated[GlobalUpdateTracking, Tag("gut")]
+    | Annotated[AllReduceSGD, Tag("allreduce")]
+    | Annotated[DDP, Tag("ddp")]
+    | Annotated[OwnCode, Tag(OWN)],
+    Discriminator(tag),
+    Named,
+]
