@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from decentral.errors import ConfigError
 from decentral.topology.analysis import spectrum
 from decentral.topology.mixing import MixingMatrix
-from decentral.topology.stochastic import Floats, kind_of
+from decentral.topology.stochastic import Floats
 
 
 def scaled(matrix: MixingMatrix, scaling: str | float) -> MixingMatrix:
@@ -36,7 +36,6 @@ def scaled(matrix: MixingMatrix, scaling: str | float) -> MixingMatrix:
         _check(factor, own)
     entries = (matrix.sparse * factor).tocsr()
     entries.setdiag(np.maximum(1 - factor * (1 - own), 0.0))
-    kind_of(entries)
     return MixingMatrix(entries)
 
 
