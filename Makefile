@@ -36,6 +36,7 @@ bench: $(VENV)/installed
 	$(STEP) -s 'model.hidden=[395, 395, 395]' -s batch_size=32 --netlab 4 --rate 100mbit --latency 10ms --repetitions 5 \
 		--out bench/10ms-0.3M > bench/10ms-0.3M.txt
 	$(BIN)/decentral speedup launch/slow_links.yaml --netlab 4 --rate 100mbit --out bench/slow-links > bench/slow-links.txt
+	$(BIN)/decentral bench compress > bench/compress.txt
 	cat bench/*.txt
 
 clean:

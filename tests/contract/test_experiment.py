@@ -80,6 +80,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1},
     },
     "bf16": {"algorithm": {"name": "dsgd", "compression": "bf16"}},
+    "fp16": {"algorithm": {"name": "dsgd", "compression": "fp16"}},
     "awc bf16": {"algorithm": {"name": "dsgd", "order": "adapt-while-communicate", "compression": "bf16"}},
     "one partner a round": {
         "algorithm": {"name": "dsgd", "order": "combine-then-adapt"},
