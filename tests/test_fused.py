@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from decentral.fused import CHUNK, is_fusible, sum_into
+from decentral.fused import CHUNK, add_flow, is_fusible, sum_into
 from decentral.peer import weighted_sum
 
 DTYPES = [torch.float32, torch.float64]
@@ -55,3 +55,21 @@ def test_other_vectors_take_torchs_operations() -> None:
     assert weighted_sum({0: 0.5, 1: 2.0}, {0: half, 1: half}, out=torch.empty_like(half)).tolist() == [2.5, 5.0]
     assert weighted_sum({0: 2.0}, {0: strided}, out=strided).tolist() == [0.0, 6.0]
     assert weighted_sum({0: 2.0}, {0: torch.empty(3, device="meta")}, out=torch.empty(3, device="meta")).is_meta
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["own dtype", "float64"])
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("size", [1, CHUNK, 2 * CHUNK + 3])
+def test_flow_is_what_torch_computes(size: int, count: int, wide: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, total = torch.randn(size, generator=generator), torch.randn(size, generator=generator)
+    total = total.double() if wide else total
+    vectors = [torch.randn(size, generator=generator) for _ in range(count)]
+    weights = [0.1, 0.3, 0.35, 0.2][:count]
+    expected = total.clone()
+    for weight, vector in zip(weights, vectors, strict=True):
+        expected = expected + weight * (vector - own)
+    before = total._version
+    add_flow(total, own, weights, vectors)
+    assert torch.equal(total, expected)
+    assert total._version > before

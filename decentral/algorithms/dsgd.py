@@ -7,8 +7,10 @@ With W the mixing matrix, eta the learning rate and g_i(.) node i's minibatch gr
     adapt-while-communicate   x_i+ = sum_j w_ij x_j - eta g_i(x_i)
 
 The first is ATC diffusion, the second CTA, the third D-PSGD. `- eta g` stands for the step of whichever local optimizer
-is chosen. With `every = tau` the rounds k with (k + 1) mod tau = 0 mix and the others have W = I (cooperative SGD).
-With a compressor C, which rounds each number, a mixing is x_i + sum_j w_ij (C(x_j) - C(x_i)).
+is chosen: torch.optim.SGD with momentum makes it DSGDm, with nesterov DSGDm-N, and torch.optim.Adam or AdamW
+decentralized Adam, each node with buffers of its own. With `every = tau` the rounds k with (k + 1) mod tau = 0 mix and
+the others have W = I (cooperative SGD). With a compressor C, which rounds each number, a mixing is
+x_i + sum_j w_ij (C(x_j) - C(x_i)).
 
 References: Lian et al. 2017 (arXiv:1705.09056), Algorithm 1, for adapt-while-communicate; Cattivelli and Sayed 2010
 (IEEE TSP 58(3)) for the other two; Wang and Joshi 2018 (arXiv:1808.07576), section 3, for local steps.

@@ -17,7 +17,8 @@ Gradients = Callable[[Matrix], Matrix]
 
 @dataclass(kw_only=True)
 class Sgd:
-    """torch's SGD on stacked rows: g <- g + decay x, m <- momentum m + g from m = 0, and the direction is m.
+    """torch's SGD on stacked rows: g <- g + decay x, m <- momentum m + g from m = 0, and the direction
+    is m, or g + momentum m with nesterov.
 
     Attributes:
         drop: the round from which on the learning rate is a tenth of lr; None: it stays.
@@ -26,6 +27,7 @@ class Sgd:
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+    nesterov: bool = False
     drop: int | None = None
     memory: Matrix | float = 0.0
     steps: int = 0
@@ -38,7 +40,8 @@ class Sgd:
         """What is subtracted from the models, for gradients taken at the point `at`."""
         self.memory = self.momentum * self.memory + grads + self.weight_decay * at
         self.steps += 1
-        return self.rate(self.steps - 1) * self.memory
+        ahead = grads + self.weight_decay * at + self.momentum * self.memory
+        return self.rate(self.steps - 1) * (ahead if self.nesterov else self.memory)
 
 
 class Equations(Protocol):

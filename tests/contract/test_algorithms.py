@@ -270,6 +270,7 @@ def test_every_algorithm_is_tested() -> None:
 
 PLACES = {
     "ring-9 plain": ("ring-9", {}),
+    "ring-9 nesterov": ("ring-9", {**DECAYING_MOMENTUM, "nesterov": True}),
     "star-32": ("star-32", DECAYING_MOMENTUM),
     "tree-31": ("tree-31", DECAYING_MOMENTUM),
     "torus-4x8": ("torus-4x8", DECAYING_MOMENTUM),
