@@ -123,6 +123,8 @@ class TopologySummary(Document):
     self_weights: list[float]
     spectral_gap: float
     max_degree: int
+    effective_neighbors: float | None = None
+    """n_W(0.9), the mean node's, of Vogels et al. 2022; null where it is not defined or the graph is large."""
 
 
 class Network(Document):

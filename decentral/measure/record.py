@@ -21,9 +21,13 @@ from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import Evaluation, Network, TopologySummary
 from decentral.methods import ResolvedMethod
 from decentral.topology.analysis import averaged
+from decentral.topology.effective_neighbors import effective_neighbors
+from decentral.topology.spectrum import EXACT_NODES
 from decentral.topology.topology import Topology
 
 PACKAGES = ("torch", "numpy", "networkx", "scipy", "pydantic", "safetensors", "scikit-learn")
+GAMMA = 0.9
+"""At which the effective number of neighbors is told: what a node hears counts for about ten rounds."""
 NETWORK_VARIABLE = "NETLAB_LINK"
 
 
@@ -95,12 +99,15 @@ def summary_of(topology: Topology) -> TopologySummary:
     """The graph and its weights, the mean over a schedule's turns, as a document."""
     mean, gap = averaged(topology)
     rows = [mean.row(node).weights for node in range(topology.nodes)]
+    known = topology.schedule.kind != "column-stochastic" and topology.nodes <= EXACT_NODES
+    neighbors = effective_neighbors(topology).at(GAMMA) if known else None
     return TopologySummary(
         nodes=topology.nodes,
         edges=[(i, j, (rows[i].get(j, 0.0) + rows[j].get(i, 0.0)) / 2) for i, j in topology.edges],
         self_weights=[row[node] for node, row in enumerate(rows)],
         spectral_gap=gap,
         max_degree=max((len(topology.neighbors(node)) for node in range(topology.nodes)), default=0),
+        effective_neighbors=neighbors and neighbors.mean,
     )
 
 
