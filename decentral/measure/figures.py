@@ -203,7 +203,9 @@ def _name_axis(axis: Axis, quantity: str) -> None:
     title = TITLES[quantity].format(unit=unit)
     if axis.get_scale() == "log":
         title += ", log scale"
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+        # So little of a log axis may hold but one of its usual ticks.
+        few = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+        axis.set_major_locator(few if high < 4 * low else LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     else:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=quantity == "rounds"))
     axis.set_label_text(title, color=INK)
