@@ -39,8 +39,11 @@ every_tracking = pytest.mark.parametrize("algorithm", TRACKING.values(), ids=TRA
 # Methods that must agree.
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.5, "weight_decay": 0.1, "drop": 90}], ids=["plain", "decaying"])
-@pytest.mark.parametrize("on", ["ring-8", "path-4"])
+@pytest.mark.parametrize(
+    ("on", "options"),
+    [("ring-8", {}), ("path-4", {"momentum": 0.5, "weight_decay": 0.1, "drop": 90})],
+    ids=["ring-8", "path-4 with momentum, decay and a drop of the rate"],
+)
 def test_d2_is_exact_diffusion(on: str, options: dict[str, float]) -> None:
     topology, rounds = graph(on), 200
     problem, local = Quadratics.draw(topology.nodes, noisy_rounds=rounds), sgd(0.05, **options)
@@ -179,12 +182,11 @@ def test_the_mean_of_what_is_tracked_is_the_mean_gradient(algorithm: Algorithm, 
     torch.testing.assert_close(tracked, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("algorithm", BUFFERED.values(), ids=BUFFERED)
-def test_corrections_keep_their_sum(algorithm: Algorithm, dtype: torch.dtype) -> None:
-    """Under bfloat16 parameters too. As sums of W x - x, whose rows sum to 1 + 1e-8, they were off by 1e-6 here, and by
+def test_corrections_keep_their_sum(algorithm: Algorithm) -> None:
+    """Under bfloat16 parameters. As sums of W x - x, whose rows sum to 1 + 1e-8, they were off by 1e-6 here, and by
     more in every round. `python -m tests.contract.drift` measures 10,000 rounds."""
-    assert drift(algorithm, graph("path-4"), 100, dtype) < 1e-12
+    assert drift(algorithm, graph("path-4"), 60, torch.bfloat16) < 1e-12
 
 
 # Fixed points and where they lie.

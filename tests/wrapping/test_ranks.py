@@ -141,9 +141,7 @@ CHECKPOINTED: dict[str, dict[str, Any]] = {
     "dsgd in bfloat16": {"name": "dsgd", "compression": "bf16"},
     "a memory of its own": {"name": Drifting},
     "two gradients": {"name": TwoGradients},
-    **CORRECTED,
-    **OWNING,
-    **SLOW,
+    **{name: (CORRECTED | OWNING | SLOW)[name] for name in ("tracking adapt-while-communicate", "gut", "slowmo")},
 }
 
 
