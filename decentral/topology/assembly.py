@@ -17,6 +17,9 @@ from decentral.topology.scaling import scaled
 from decentral.topology.schedule import DrawnSchedule, TopologySchedule, cyclic, weakest
 from decentral.topology.topology import Topology, refuse_swapping
 
+MOST_ROWS = 20_000_000
+"""Of all matrices of a schedule that holds them."""
+
 JUDGED_TURNS = 32
 """So many turns of a schedule of the user's own decide what all of its matrices must be."""
 
@@ -125,7 +128,16 @@ def _matchings(graph: nx.Graph, weigh: Weigh, section: Any) -> TopologySchedule:
     """One matching of the graph in each turn: a node mixes with one neighbor at most, over all matchings in turn.
 
     With `metropolis` weights both take the mean of the two.
+
+    Raises:
+        ConfigError: so many turns on so many nodes that their matrices would fill the memory.
     """
+    busiest = max(degree for _, degree in graph.degree)
+    if busiest * len(graph) > MOST_ROWS:
+        raise ConfigError(
+            f"schedule: matchings takes {busiest:,} turns or more, one for each neighbor of the busiest node, of "
+            f"{len(graph):,} nodes each; at most {MOST_ROWS:,} rows are kept: use schedule: random-matchings"
+        )
     return cyclic(tuple(weigh(_turn(graph, edges)) for edges in matchings(graph) or [()]))
 
 

@@ -268,3 +268,8 @@ def test_small_numbers_of_nodes() -> None:
             topology = load(name, nodes)
             assert nx.is_connected(topology.graph)
             assert np.abs(turns(topology)[0].sum(axis=0) - 1).max() <= 1e-12
+
+
+def test_a_hub_that_would_take_a_turn_for_each_of_its_leaves_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"takes 29,999 turns or more.* use schedule: random-matchings"):
+        load("star", 30_000, schedule="matchings")
