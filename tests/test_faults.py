@@ -9,7 +9,7 @@ from decentral.faults import faults_in, refusal
 from decentral.strict_yaml import parsed
 
 NEEDED = {"nodes": 8, "rounds": 9, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
-DATA = "one of digits, mnist, cifar10, quadratics, or module:function"
+DATA = "one of digits, mnist, cifar10, quadratics, pydoc-topics, or module:function"
 
 
 def line(text: str) -> str:
@@ -69,12 +69,13 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ("data: {name: digit}", "3:8: data.name: unknown name 'digit'; did you mean 'digits'?"),
         (
             "data: zzz",
-            "3:1: data.name: unknown name 'zzz'; "
-            "known: cifar10, digits, mnist, pydoc-topics, quadratics, or module:function",
+            "3:1: data.name: unknown name 'zzz'; known: cifar10, digits, mnist, pydoc-topics, quadratics, "
+            "or module:function",
         ),
         (
             "algorithm: zzz",
-            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, ddp, dsgd, hierarchical, or module:function",
+            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, d2, ddp, decentlam, dsgd, exact-diffusion, "
+            "gradient-tracking, gut, hierarchical, momentum-tracking, qg-dadam, qg-dsgdm, slowmo, or module:function",
         ),
         ("partition: shard", "7:1: partition.name: unknown name 'shard'; did you mean 'shards'?"),
         ("transport: glo", "7:1: transport.name: unknown name 'glo'; did you mean 'gloo'?"),

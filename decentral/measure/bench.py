@@ -9,7 +9,6 @@ Beside each measurement stands what the cost model makes of the bare step's time
 the network lab, of what its links carry when all hosts send at once, which is tried first.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +88,7 @@ def bench_step(
         pace = stack.enter_context(closing(world.driver(ring, _no_gradient, digest(experiment), 0)))
         pace.gather({world.rank: [0.0]})
         machine = this_machine(world.size, experiment.threads, ready[0].meta().nbytes, alone=False)
-        carried = math.inf if ring is None else _carried_bytes_s(pace, world.rank, ring)
+        carried = None if ring is None else _carried_bytes_s(pace, world.rank, ring)
         subjects = _subjects(stack, world, ready, digest(experiment), rivals)
         measured = _interleaved(subjects, world, pace, repetitions, steps, ready[0].task.device)
     sent = {name: subject.bytes_per_step for name, subject in subjects.items()}
@@ -106,7 +105,7 @@ def bench_step(
         "versions": versions(),
         "network": None if (lab := network()) is None else lab.model_dump(),
         "machine": asdict(machine),
-        "carried_bytes_s": carried if math.isfinite(carried) else None,
+        "carried_bytes_s": carried,
         "predictions": {label: asdict(prediction) for label, prediction in foretold.items()},
         "subjects": [
             vars(timing)
@@ -161,7 +160,9 @@ def _carried_bytes_s(driver: Driver, node: int, ring: Topology) -> float:
     return len(ring.neighbors(node)) * CARRIED_BYTES / median(seconds[1:])
 
 
-def _setting(world: World, ready: Prepared, machine: Machine, compute_s: float, carried: float) -> Setting | None:
+def _setting(
+    world: World, ready: Prepared, machine: Machine, compute_s: float, carried: float | None
+) -> Setting | None:
     """What the prediction starts from; None where nobody knows the network between the hosts."""
     lab = network()
     if lab is None and not world.one_machine:

@@ -47,17 +47,18 @@ class Link:
 
     rate_bit_s: float | None  # None: no limit
     latency_s: float = 0.0  # one way, from host to host
-    carried_bytes_s: float = math.inf  # what all hosts at once were seen to send, where that was tried
+    carried_bytes_s: float | None = None  # what all hosts at once were seen to send, where that was tried
 
     @property
     def bytes_s(self) -> float:
         """What is left of its rate for data."""
-        return min(self.carried_bytes_s, self._left_for_data_bytes_s)
+        carried = math.inf if self.carried_bytes_s is None else self.carried_bytes_s
+        return min(carried, self._left_for_data_bytes_s)
 
     @property
     def waits_for_cores(self) -> bool:
         """Whether the hosts' cores, and not the rate, were seen to limit it."""
-        return self.carried_bytes_s < CARRIED_SHARE * self._left_for_data_bytes_s
+        return self.bytes_s < CARRIED_SHARE * self._left_for_data_bytes_s
 
     @property
     def _left_for_data_bytes_s(self) -> float:

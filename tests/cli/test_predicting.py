@@ -48,7 +48,7 @@ def test_a_slow_link_is_what_a_step_waits_for(decentral: Command, several: Path)
     asked = ("--link", "48kbit", "--latency", "10ms", "--compute", "100ms", "--json")
     document = decentral("explain", str(several), *asked).json["prediction"]
     assert document["nodes"] == 4
-    assert document["link"] == {"rate_bit_s": 48_000, "latency_s": 0.01}
+    assert document["link"] == {"rate_bit_s": 48_000, "latency_s": 0.01, "carried_bytes_s": None}
     found = {row["name"]: row for row in document["methods"]}
     frame_s = 4904 / 5736
     expected = {
