@@ -10,7 +10,6 @@ from decentral import config
 from decentral.errors import ConfigError
 from decentral.seeding import turn_stream
 from decentral.topology.graph import checked_graph, checked_turn
-from decentral.topology.matcha import matcha
 from decentral.topology.matchings import matchings
 from decentral.topology.mixing import MixingMatrix, mixing_matrix
 from decentral.topology.scaling import scaled
@@ -158,6 +157,8 @@ def _random_matchings(graph: nx.Graph, weigh: Weigh, section: config.Topology) -
 
 
 def _matcha(graph: nx.Graph, weigh: Weigh, section: config.Topology) -> TopologySchedule:
+    from decentral.topology.matcha import matcha  # scipy.optimize takes a rank half a second to import
+
     assert isinstance(section.schedule, config.Matcha)
     parts = matchings(graph)
     if not parts:

@@ -3,12 +3,12 @@
 import gzip
 import re
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from decentral import config
 from decentral.errors import ConfigError, MissingEnvironmentError
@@ -198,9 +198,16 @@ def test_digits_keep_every_class_on_both_sides(fraction):
 
 
 def test_without_scikit_learn_digits_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr(readers, "find_spec", lambda name: None)
     with pytest.raises(MissingEnvironmentError, match=r"pip install 'decentral\[data\]'"):
         readers.digits(0.2)
+
+
+def test_digits_are_those_that_scikit_learn_loads():
+    """The file is read without it: a change of its place or form must not pass unseen."""
+    bundle, rows = load_digits(), np.loadtxt(readers._digits_file(), delimiter=",", dtype=np.uint8)
+    np.testing.assert_array_equal(rows[:, :-1].reshape(-1, 8, 8), bundle.images)
+    np.testing.assert_array_equal(rows[:, -1], bundle.target)
 
 
 def check_standardized(data, channels):
