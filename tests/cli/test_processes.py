@@ -138,25 +138,23 @@ def build(nodes):
 """
 
 
-@pytest.mark.parametrize("transport", ["shared-memory", "gloo"])
-def test_a_directed_schedule_of_a_users_file_gives_the_models_of_simulate(small: Path, transport: str) -> None:
+def test_a_directed_schedule_of_a_users_file_gives_the_models_of_simulate(small: Path) -> None:
     """One receives from another node than one sends to, and from another in the next round."""
     (small.parent / "one_peer.py").write_text(ONE_PEER)
-    settings = ("-s", "topology=./one_peer.py", "-s", f"transport.name={transport}")
+    settings = ("-s", "topology=./one_peer.py", "-s", "transport.name=gloo")
     code, _, err = finished(small.parent, "train", small.name, "--nproc", "4", *settings, "--out", "real")
     assert code == 0, err
     code, _, err = finished(small.parent, "simulate", small.name, *settings, "--out", "simulated")
-    assert code == 0, err
-    code, _, err = finished(small.parent, "simulate", small.name, "--out", "on-the-ring")
     assert code == 0, err
     digests = {
         run: [
             sha256((small.parent / run / f"models/node-{node}.safetensors").read_bytes()).hexdigest()
             for node in range(4)
         ]
-        for run in ("real", "simulated", "on-the-ring")
+        for run in ("real", "simulated")
     }
-    assert digests["real"] == digests["simulated"] != digests["on-the-ring"]
+    assert digests["real"] == digests["simulated"]
+    assert len(set(digests["real"])) == 4
 
 
 def test_a_method_that_diverges_is_told_and_the_others_go_on(small: Path) -> None:
