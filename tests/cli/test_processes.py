@@ -154,7 +154,7 @@ def test_a_directed_schedule_of_a_users_file_gives_the_models_of_simulate(small:
         for run in ("real", "simulated")
     }
     assert digests["real"] == digests["simulated"]
-    assert len(set(digests["real"])) == 4
+    assert len(set(digests["real"])) == 2  # the last turn takes the mean of nodes that are 2 apart
 
 
 def test_a_method_that_diverges_is_told_and_the_others_go_on(small: Path) -> None:
