@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-from scipy.sparse import csr_array, eye_array
-
 from decentral.errors import ConfigError
 from decentral.topology.analysis import spectrum
-from decentral.topology.mixing import MixingMatrix
+from decentral.topology.scaling import scaled
 from decentral.topology.schedule import StaticSchedule
 from decentral.topology.topology import Topology
 
@@ -16,10 +14,7 @@ MARGIN = 1e-4
 
 def lazy(graph: Topology) -> Topology:
     """The same links with (I+W)/2 in every turn, of a static graph."""
-    W = graph.schedule.matrix(0).sparse
-    halved = MixingMatrix(csr_array((eye_array(graph.nodes) + W) / 2))
-    halved.sparse.sort_indices()
-    return replace(graph, schedule=StaticSchedule(halved))
+    return replace(graph, schedule=StaticSchedule(scaled(graph.schedule.matrix(0), "lazy")))
 
 
 def least_eigenvalue(graph: Topology) -> float:
