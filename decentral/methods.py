@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decentral.config import DSGD, Algorithm, Experiment, Hierarchical, Method, Optimizer, Section, Topology
+from decentral.config import DSGD, Algorithm, Choco, Experiment, Hierarchical, Method, Optimizer, Section, Topology
 
 _ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
 
@@ -64,13 +64,13 @@ def _described(method: ResolvedMethod) -> str:
     words: list[str] = [method.algorithm.name]
     if isinstance(method.algorithm, Hierarchical):
         words += [str(method.algorithm.group), method.algorithm.between]
-    if isinstance(method.algorithm, DSGD | Hierarchical):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
     if isinstance(method.algorithm, DSGD | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
-    if isinstance(method.algorithm, DSGD):
+    if isinstance(method.algorithm, DSGD | Choco):
         words += compression_words(method.algorithm.compression)
     return " ".join(filter(None, words))
 

@@ -176,6 +176,7 @@ class Peer:
         rows: this node's row of the mixing matrix, for each turn of the topology's schedule.
         layout: where each parameter tensor lies in the flat vector.
         seed: the run's seed; `generator` derives this node's streams from it.
+        static: whether the row is the same in every turn; where that is not known, it may change.
     """
 
     node: int
@@ -184,6 +185,7 @@ class Peer:
     layout: Layout = ()
     seed: int = 0
     round: int = 0
+    static: bool = False
 
     def row(self, turn: int | None = None) -> Row:
         """My row of the mixing matrix in a turn of the schedule; the round's own unless given."""

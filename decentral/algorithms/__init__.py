@@ -2,6 +2,7 @@
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
+from decentral.algorithms.choco import Choco
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.dsgd import DSGD
@@ -17,6 +18,7 @@ from decentral.algorithms.slowmo import SlowMo
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
     "hierarchical": Hierarchical,
+    "choco": Choco,
     "gradient-tracking": GradientTracking,
     "d2": D2,
     "exact-diffusion": ExactDiffusion,

@@ -43,3 +43,11 @@ def add_flow_(
     for (_, weight), vector in zip(weights, vectors, strict=True):
         total.add_((vector - x).mul_(weight))
     return total
+
+
+def add_difference_(total: Tensor, weight: float, vector: Tensor, own: Tensor) -> Tensor:
+    """`total + weight * (vector - own)`, in place; all `(d,)`, and total none of the others."""
+    if is_fusible([total, own, vector]):
+        add_flow(total, own, [weight], [vector])
+        return total
+    return total.add_((vector - own).mul_(weight))

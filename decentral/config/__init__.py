@@ -7,6 +7,7 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
+from decentral.config.compressed import Choco
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -64,6 +65,7 @@ __all__ = [
     "Algorithm",
     "AllReduceSGD",
     "Checkpoint",
+    "Choco",
     "Compression",
     "Data",
     "DecentLaM",

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from decentral.config.compressed import Choco
 from decentral.config.compression import Compression, NoCompression
 from decentral.config.corrections import (
     D2,
@@ -79,6 +80,7 @@ class DDP(Section):
 Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
+    | Annotated[Choco, Tag("choco")]
     | Annotated[GradientTracking, Tag("gradient-tracking")]
     | Annotated[D2, Tag("d2")]
     | Annotated[ExactDiffusion, Tag("exact-diffusion")]

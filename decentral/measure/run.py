@@ -70,7 +70,8 @@ class Prepared:
         def rows(turn: int) -> Row:
             return topology.row(node, turn) if topology else Row(node, {node: 1.0}, ())
 
-        return Peer(node, self.nodes, rows, self.task.layout, self.task.seed)
+        static = topology is None or topology.schedule.period == 1
+        return Peer(node, self.nodes, rows, self.task.layout, self.task.seed, static=static)
 
     def meta(self) -> Tensor:
         """A flat vector `(d,)` that holds no numbers."""

@@ -48,7 +48,7 @@ def play(
 ) -> Run:
     """Run the driver's nodes, node i from row i of `starts: (n, d)`."""
     cut = LAYOUTS["one block"] if layout is None else layout
-    peers = {node: Peer(node, topology.nodes, partial(topology.row, node), cut) for node in driver.hosted}
+    peers = {node: peer_at(topology, node, cut) for node in driver.hosted}
     states = {node: algorithm.init(starts[node].clone(), peers[node]) for node in driver.hosted}
     vectors = [state.x for state in states.values()]  # as the training loop does, which holds them for the whole run
     models, posted = [_stacked(vectors)], []
@@ -62,6 +62,12 @@ def play(
         models.append(_stacked(vectors))
         posted.append(seen)
     return Run(states, np.stack(models), posted, dict(driver.bytes_sent))
+
+
+def peer_at(topology: Topology, node: int, layout: Layout) -> Peer:
+    """What an algorithm may know at a node, as a run makes it."""
+    static = topology.schedule.period == 1
+    return Peer(node, topology.nodes, partial(topology.row, node), layout, static=static)
 
 
 def simulate(

@@ -16,16 +16,17 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.quasi_global_adam import Variant
+from decentral.compression import Space, compressor_of
 from decentral.peer import Layout, LossAndGradient, Peer
 from decentral.topology.groups import members
 from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle, oracle_correction
+from tests.contract import oracle, oracle_compressed, oracle_correction
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
 from tests.contract.ranks import WIRES, on_ranks
-from tests.contract.runs import Recorder, Run, kept, play, same, sgd, simulate
+from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
 
 Bytes = Callable[[int, int, int, int], int]
 """bytes(rounds, degree, nodes, bytes of the flat vector): what a node sends in all."""
@@ -152,6 +153,22 @@ def slowmo(gossip: bool, average: str) -> Case:
     )
 
 
+def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any) -> int:
+    """A message to each neighbor in each round, of as many bytes as the compressor states."""
+    dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
+    return gossip_bytes(rounds, degree, nodes, compressor_of(compression, Space(DIMENSION, dtype)).bytes)
+
+
+def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression) -> Case:
+    return Case(
+        settings={"order": order, "compression": compression, "consensus_step": gamma},
+        equations=oracle_compressed.choco(order, gamma, C),
+        bytes_sent=partial(compressed_bytes, compression=compression),
+        **CORRECTED,
+    )
+
+
+TOP_3 = {"name": "top-k", "k": 3}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
 
 CASES: dict[str, dict[str, Case]] = {
@@ -172,6 +189,11 @@ CASES: dict[str, dict[str, Case]] = {
         "slices": hierarchical("adapt-then-combine", "slices", size=2),
         "slices of 3 cta": hierarchical("combine-then-adapt", "slices", size=3),
         "slices of 5 awc every 3": hierarchical("adapt-while-communicate", "slices", size=5, every=3),
+    },
+    "choco": {
+        "atc": choco("adapt-then-combine", 0.7, "none", oracle_compressed.everything),
+        "atc top-k": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3)),
+        "awc top-k": choco("adapt-while-communicate", 0.2, TOP_3, oracle_compressed.largest(3)),
     },
     "gradient-tracking": {
         "mixed": tracking("mixed"),
@@ -362,7 +384,7 @@ ROUNDS = 7
 def dry(algorithm: Algorithm, topology: Topology, node: int, rounds: int, dtype: torch.dtype) -> DryNode:
     """A dry run of some rounds of a node."""
     made = DryNode(topology.nodes)
-    peer = Peer(node, topology.nodes, partial(topology.row, node), LAYOUTS["one block"])
+    peer = peer_at(topology, node, LAYOUTS["one block"])
     state = algorithm.init(torch.empty(DIMENSION, dtype=dtype, device="meta"), peer)
     for peer.round in range(rounds):
         made.advance(algorithm.step(state, peer))

@@ -1,0 +1,23 @@
+"""The `algorithm:` sections of gossip over compressed messages, with the memory that keeps it correct."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from decentral.config.compression import Compression
+from decentral.config.section import Section
+
+
+class Choco(Section):
+    """CHOCO-SGD (Koloskova et al. 2019, 2020): public copies of models, kept up by compressed differences."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["choco"]
+    compression: Compression
+    """What is sent of the difference between a model and its public copy; any contractive compressor."""
+    consensus_step: float = Field(gt=0, le=1)
+    """gamma: how far a model goes to what its neighbors' copies say; the less is sent, the smaller it must be."""
+    order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
+    """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+    start: Literal["model", "zero"] = "model"
+    """What the public copies are at first: the model that all nodes begin with, or zeros, as in the second paper."""
