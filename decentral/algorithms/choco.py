@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.algorithms.public_copy import EdgeCopies, PublicCopy, contractive
+from decentral.algorithms.public_copy import EdgeCopies, PublicCopy, contractive, settled
 from decentral.compression import Compressor, Named, Space, compressor_of
 from decentral.peer import Peer
 from decentral.topology.stochastic import Kind
@@ -44,7 +44,7 @@ class Choco(Algorithm):
     mixing: ClassVar[Kind] = "symmetric"
 
     compression: Named
-    consensus_step: float  # gamma
+    consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before `init`
     order: ChocoOrder = "adapt-then-combine"
     start: Literal["model", "zero"] = "model"  # of the copies
 
@@ -63,7 +63,7 @@ class Choco(Algorithm):
         messages = state.copies.messages(state.x, compressor, peer)
         received = await peer.exchange_each(messages, like=(state.copies.packed,))
         state.copies.receive(received, compressor, peer)
-        state.copies.pull_(state.x, self.consensus_step, peer)
+        state.copies.pull_(state.x, settled(self.consensus_step), peer)
         return loss
 
     async def _adapt_while_communicating(self, state: ChocoState, compressor: Compressor, peer: Peer) -> Tensor:
@@ -72,5 +72,5 @@ class Choco(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         state.copies.receive(await peer.collect(ticket), compressor, peer)
         state.local.step(gradient)
-        state.copies.pull_(state.x, self.consensus_step, peer)
+        state.copies.pull_(state.x, settled(self.consensus_step), peer)
         return loss

@@ -63,9 +63,9 @@ class Trial(NamedTuple):
         """What a step leaves of E, the geometric mean of all; 1 of one that was given up."""
         return 1.0 if self.given_up else float(self.left[-1] ** (1 / self.steps))
 
-    def __str__(self) -> str:
-        what = self.given_up or f"leaves {self.left[-1]:.1e} of the disagreement after {self.steps} steps"
-        return f"{self.gamma:.3g} {what}"
+    @property
+    def outcome(self) -> str:
+        return self.given_up or f"leaves {self.left[-1]:.1e} of the disagreement after {self.steps} steps"
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class Search:
     scale: float = 1.0
 
     def __str__(self) -> str:
-        """Why this one, in one line."""
+        """Why this one, in a few words."""
         best = min(self.trials, key=lambda trial: trial.rate)
         above = [trial for trial in self.trials if trial.gamma > best.gamma]
-        larger = f", {above[-1]}" if above else ""
-        scaled = f"; times {self.scale:.3g} for the share that is sent of a whole model" if self.scale != 1 else ""
-        return f"consensus step {self.gamma:.3g}: of {len(self.trials)} that were tried {best}{larger}{scaled}"
+        larger = f", {above[-1].gamma:.3g} {above[-1].outcome}" if above else ""
+        scaled = f"; times {self.scale:.3g} for the share that is sent of the whole model" if self.scale != 1 else ""
+        return f"of {len(self.trials)} that were tried {best.gamma:.3g} {best.outcome}{larger}{scaled}"
 
 
 def search(graph: Topology, compression: Named, space: Space) -> Search:

@@ -19,6 +19,8 @@ depends on how many numbers there are (qsgd with one norm for a large vector).
 from math import pi, sqrt
 from typing import Any, NamedTuple
 
+import torch
+
 from decentral.compression import compressor_of
 from decentral.compression.compressor import Compressor, Space
 from decentral.compression.low_rank import LowRank
@@ -61,9 +63,13 @@ def stand_in(section: Any, space: Space) -> StandIn:
     smaller = _sparser(section, compressor, size) if isinstance(compressor, Sparse) else section
     if isinstance(section, config.Sketch):
         smaller = section.model_copy(update={"fraction": (_count(share, size) + 0.5) / size})
-    one = Space(size, space.dtype)
+    one = Space(size, _number(space))
     scale = share / kept(compressor_of(smaller, one))
     return StandIn(smaller, one, 1.0 if 1 / _ALIKE < scale < _ALIKE else scale)
+
+
+def _number(space: Space) -> torch.dtype:
+    return torch.float64 if space.dtype == torch.float64 else torch.float32
 
 
 def kept(compressor: Compressor) -> float:
@@ -99,7 +105,7 @@ def _sparser(section: Any, compressor: Sparse, size: int) -> Any:
 
 def _low_rank(section: Any, compressor: LowRank) -> StandIn:
     pieces = [piece for piece in compressor.pieces if piece.rank]
-    dtype = compressor.space.dtype
+    dtype = _number(compressor.space)
     if not pieces:
         return StandIn(config.NoCompression(name="none"), Space(SIZE, dtype), 1.0)
     least = min(pieces, key=lambda piece: _held(piece.rank, piece.rows, piece.columns))
