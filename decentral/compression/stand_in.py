@@ -10,10 +10,10 @@ numbers there are. So a search takes 1000 numbers where a model has more, and wi
                                           values hold about r (1/sqrt(m) + 1/sqrt(n))^2
     the others                            the same options, on one tensor
 
-One that keeps less than 1 % takes so many rounds to get anywhere that it is searched for with 1 %. Between small shares
-time alone is different: in delta / delta' as many rounds the same comes about, if what a round does besides is scaled
-by as much. So the consensus step for delta is that for delta', times delta / delta'. The same is done where the share
-depends on how many numbers there are (qsgd with one norm for a large vector).
+One that keeps less than 1/128 takes so many rounds to get anywhere that it is searched for with 1/128. Between small
+shares time alone is different: in delta' / delta as many rounds the same comes about, if what a round does besides is
+scaled by delta / delta'. So the consensus step for delta is that for delta', times delta / delta'. The same is done
+where the share depends on how many numbers there are (qsgd with one norm for a large vector).
 """
 
 from math import pi, sqrt
@@ -31,8 +31,8 @@ from decentral.errors import ConfigError
 from decentral.peer import Block
 
 SIZE = 1000
-LEAST = 0.01
-"""The least share that is searched with."""
+LEAST = 1 / 128
+"""The least share that is searched with: the default of block-top-k."""
 _ALIKE = 1.2
 """Shares that differ by no more than this factor, half a step of the grid of gammas, count as the same."""
 
