@@ -20,5 +20,7 @@ class Choco(Section):
     a search of a second or two, offline, on the run's own graph and compressor."""
     order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+    every: int = Field(1, ge=1)
+    """tau: mix in every tau-th round only, and take local steps in between."""
     start: Literal["model", "zero"] = "model"
     """What the public copies are at first: the model that all nodes begin with, or zeros, as in the second paper."""

@@ -153,17 +153,17 @@ def slowmo(gossip: bool, average: str) -> Case:
     )
 
 
-def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any) -> int:
+def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any, every: int = 1) -> int:
     """A message to each neighbor in each round, of as many bytes as the compressor states."""
     dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
-    return gossip_bytes(rounds, degree, nodes, compressor_of(compression, Space(DIMENSION, dtype)).bytes)
+    return gossip_bytes(rounds, degree, nodes, compressor_of(compression, Space(DIMENSION, dtype)).bytes, every)
 
 
-def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression) -> Case:
+def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression, every: int = 1) -> Case:
     return Case(
-        settings={"order": order, "compression": compression, "consensus_step": gamma},
-        equations=oracle_compressed.choco(order, gamma, C),
-        bytes_sent=partial(compressed_bytes, compression=compression),
+        settings={"order": order, "compression": compression, "consensus_step": gamma, "every": every},
+        equations=partial(oracle_compressed.choco(order, gamma, C), every=every),
+        bytes_sent=partial(compressed_bytes, compression=compression, every=every),
         **CORRECTED,
     )
 
@@ -194,6 +194,7 @@ CASES: dict[str, dict[str, Case]] = {
         "atc": choco("adapt-then-combine", 0.7, "none", oracle_compressed.everything),
         "atc top-k": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3)),
         "awc top-k": choco("adapt-while-communicate", 0.2, TOP_3, oracle_compressed.largest(3)),
+        "atc top-k every 3": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3), every=3),
     },
     "gradient-tracking": {
         "mixed": tracking("mixed"),
