@@ -11,6 +11,7 @@ from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.momentum_tracking import MomentumTracking
+from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
 from decentral.algorithms.slowmo import SlowMo
@@ -19,6 +20,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
     "hierarchical": Hierarchical,
     "choco": Choco,
+    "power-gossip": PowerGossip,
     "gradient-tracking": GradientTracking,
     "d2": D2,
     "exact-diffusion": ExactDiffusion,

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.config.compressed import Choco
+from decentral.config.compressed import Choco, PowerGossip
 from decentral.config.compression import Compression, NoCompression
 from decentral.config.corrections import (
     D2,
@@ -81,6 +81,7 @@ Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
     | Annotated[Choco, Tag("choco")]
+    | Annotated[PowerGossip, Tag("power-gossip")]
     | Annotated[GradientTracking, Tag("gradient-tracking")]
     | Annotated[D2, Tag("d2")]
     | Annotated[ExactDiffusion, Tag("exact-diffusion")]

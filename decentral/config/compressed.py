@@ -24,3 +24,16 @@ class Choco(Section):
     """tau: mix in every tau-th round only, and take local steps in between."""
     start: Literal["model", "zero"] = "model"
     """What the public copies are at first: the model that all nodes begin with, or zeros, as in the second paper."""
+
+
+class PowerGossip(Section):
+    """PowerGossip (Vogels et al. 2020): low-rank parts of what neighbors differ by, found by power iteration."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["power-gossip"]
+    rank: int = Field(1, ge=1, le=1024)
+    """r: columns of the two factors of each matrix."""
+    iterations: int = Field(1, ge=1, le=64)
+    """Of power iteration in a round, each a message of one factor; on a graph that changes, an even number."""
+    diffusion: float = Field(1.0, gt=0, le=2)
+    """s: what the mixing weights are multiplied by; leave it at 1 where `topology.scaling` is set."""

@@ -34,7 +34,8 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name != "choco"  # which needs a compressor, and that another type than bfloat16
+        and name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
