@@ -90,7 +90,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ),
         (
             "topology: {name: ring, scaling: 3}",
-            "6:26: topology.scaling: found 3; required: one of none, lazy, optimal, or a number, above 0, at most 2 - "
+            "6:24: topology.scaling: found 3; required: one of none, lazy, optimal, or a number, above 0, at most 2 - "
             "W_s = (1-s) I + s W in place of W. lazy: s = 1/2. optimal: what shrinks disagreement fastest, by the "
             "spectrum, but no more than leaves every node a weight of its own that is not negative",
         ),

@@ -1,4 +1,4 @@
-"""`decentral.wrap` finds a consensus step for the model that it is given, says so once, and takes a given one as it is."""
+"""`decentral.wrap` finds a consensus step for the model that it is given and says so once; a given one stays as it is."""
 
 import pytest
 import torch
