@@ -60,6 +60,7 @@ class Case:
         optimizers: names of OPTIMIZERS that it is run with.
         alone: whether one node alone is torch's own optimizer.
         mean: whether a round moves the mean of all by -lr times the mean gradient.
+        by_node: whether what a node draws depends on its number.
         brief: whether one of several combinations is enough.
         suited: the graph that it makes of the given one.
     """
@@ -72,6 +73,7 @@ class Case:
     optimizers: Sequence[str] = ("plain", "momentum", "nesterov", "adamw")
     alone: bool = True
     mean: bool = True
+    by_node: bool = False
     brief: bool = False
     suited: Callable[[Topology], tuple[Topology, str]] = lambda graph: (graph, "")
 
@@ -153,10 +155,11 @@ def slowmo(gossip: bool, average: str) -> Case:
     )
 
 
-def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any) -> int:
-    """A message to each neighbor in each round, of as many bytes as the compressor states."""
+def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any, messages: int = 1) -> int:
+    """To each neighbor in each round as many bytes as the compressor states, for each of the vectors sent."""
     dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
-    return gossip_bytes(rounds, degree, nodes, compressor_of(compression, Space(DIMENSION, dtype)).bytes)
+    stated = compressor_of(compression, Space(DIMENSION, dtype)).bytes
+    return gossip_bytes(rounds, degree, nodes, stated, vectors=messages)
 
 
 def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression) -> Case:
@@ -168,7 +171,14 @@ def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compr
     )
 
 
+def compressed(equations: oracle.Equations, messages: int = 1, by_node: bool = False, **settings: Any) -> Case:
+    """A method that sends one or two compressed vectors in a round."""
+    bytes_sent = partial(compressed_bytes, compression=settings["compression"], messages=messages)
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, by_node=by_node, **CORRECTED)
+
+
 TOP_3 = {"name": "top-k", "k": 3}
+HALF = {"name": "random-k", "fraction": 0.5, "unbiased": True}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
 
 CASES: dict[str, dict[str, Case]] = {
@@ -194,6 +204,61 @@ CASES: dict[str, dict[str, Case]] = {
         "atc": choco("adapt-then-combine", 0.7, "none", oracle_compressed.everything),
         "atc top-k": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3)),
         "awc top-k": choco("adapt-while-communicate", 0.2, TOP_3, oracle_compressed.largest(3)),
+    },
+    "lead": {
+        "random half": replace(
+            compressed(
+                oracle_compressed.lead(oracle_compressed.referenced(HALF), 0.6, 0.3),
+                compression=HALF,
+                consensus_step=0.6,
+                copy_step=0.3,
+            ),
+            optimizers=("decaying",),
+            alone=False,
+        ),
+    },
+    "beer": {
+        "int8": compressed(
+            oracle_compressed.motef(oracle_compressed.referenced("int8"), 0.4, 1.0),
+            messages=2,
+            by_node=True,
+            compression="int8",
+            consensus_step=0.4,
+        ),
+    },
+    "motef": {
+        "top-k": replace(
+            compressed(
+                oracle_compressed.motef(oracle_compressed.referenced(TOP_3), 0.2, 0.3),
+                messages=2,
+                compression=TOP_3,
+                consensus_step=0.2,
+                momentum_step=0.3,
+            ),
+            alone=False,
+            mean=False,
+        ),
+    },
+    "deepsqueeze": {
+        "top-k": compressed(
+            oracle_compressed.deepsqueeze(oracle_compressed.referenced(TOP_3), 0.2),
+            compression=TOP_3,
+            consensus_step=0.2,
+        ),
+    },
+    "dcd": {
+        "bf16": replace(
+            compressed(oracle_compressed.dcd(oracle_compressed.referenced("bf16")), compression="bf16"),
+            alone=False,
+            mean=False,
+        ),
+    },
+    "ecd": {
+        "int8": replace(
+            compressed(oracle_compressed.ecd(oracle_compressed.referenced("int8")), by_node=True, compression="int8"),
+            alone=False,
+            mean=False,
+        ),
     },
     "gradient-tracking": {
         "mixed": tracking("mixed"),
