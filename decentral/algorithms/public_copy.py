@@ -41,20 +41,28 @@ class PublicCopy:
         """The copy that all nodes begin with, `v: (d,)`, the same at every node; zeros are such a vector."""
         return cls(v.clone(), v.clone(), compressor.message(v.device), compressor.memory(_key(peer)))
 
-    def messages(self, v: Tensor, compressor: Compressor, peer: Peer, step: float = 1.0) -> Mapping[int, Payload]:
+    def messages(
+        self,
+        v: Tensor,
+        compressor: Compressor,
+        peer: Peer,
+        turn: int | None = None,  # noqa: ARG002  as EdgeCopies
+        *,
+        step: float = 1.0,
+    ) -> Mapping[int, Payload]:
         """Take `v: (d,)` into my copy, `step` of the way, and say what that takes: by receiver, the same to all."""
         compressor.encode_difference(v, self.own, self.packed, _key(peer), step=step, memory=self.memory)
         return dict.fromkeys(peer.row().to, (self.packed,))
 
     def receive(
-        self, received: Mapping[int, Payload], compressor: Compressor, peer: Peer, step: float = 1.0, place: int = 0
+        self, received: Mapping[int, Payload], compressor: Compressor, peer: Peer, *, step: float = 1.0, place: int = 0
     ) -> None:
         """Take what neighbors sent, at a place of each payload, and what I did, into the sum of copies."""
         packed = {peer.node: self.packed} | {sender: payload[place] for sender, payload in received.items()}
         weights = {j: step * weight for j, weight in peer.row().weights.items()}
         compressor.add(self.mixed, weights, packed, _key(peer))
 
-    def pull_(self, x: Tensor, gamma: float, peer: Peer) -> Tensor:  # noqa: ARG002  as EdgeCopies
+    def pull_(self, x: Tensor, gamma: float, peer: Peer, turn: int | None = None) -> Tensor:  # noqa: ARG002  as above
         """`x + gamma sum_j w_ij (h_j - h_i)`, in place."""
         return add_difference_(x, gamma, self.mixed, self.own)
 
@@ -75,23 +83,24 @@ class EdgeCopies:
         """All copies begin with `v: (d,)`, the same at every node."""
         return cls(v.clone(), compressor.message(v.device))
 
-    def messages(self, v: Tensor, compressor: Compressor, peer: Peer) -> Mapping[int, Payload]:
+    def messages(self, v: Tensor, compressor: Compressor, peer: Peer, turn: int | None = None) -> Mapping[int, Payload]:
         """Take `v: (d,)` into its copies on this turn's edges, and say what that takes: by receiver."""
-        for j in peer.row().to:
+        to = peer.row(turn).to
+        for j in to:
             if j not in self.own:
                 self.own[j], self.theirs[j] = self.start.clone(), self.start.clone()
                 self.sent[j], self.memory[j] = self.packed.clone(), compressor.memory(_key(peer))
             compressor.encode_difference(v, self.own[j], self.sent[j], _key(peer), memory=self.memory[j])
-        return {j: (self.sent[j],) for j in peer.row().to}
+        return {j: (self.sent[j],) for j in to}
 
     def receive(self, received: Mapping[int, Payload], compressor: Compressor, peer: Peer) -> None:
         """Take what neighbors sent into the copies of them."""
         for j, (packed,) in sorted(received.items()):
             compressor.add(self.theirs[j], {j: 1.0}, {j: packed}, _key(peer))
 
-    def pull_(self, x: Tensor, gamma: float, peer: Peer) -> Tensor:
+    def pull_(self, x: Tensor, gamma: float, peer: Peer, turn: int | None = None) -> Tensor:
         """`x + gamma sum_j w_ij (h_ji - h_ij)`, in place."""
-        for j, weight in sorted(peer.row().weights.items()):
+        for j, weight in sorted(peer.row(turn).weights.items()):
             if j != peer.node:
                 add_difference_(x, gamma * weight, self.theirs[j], self.own[j])
         return x

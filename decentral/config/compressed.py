@@ -19,6 +19,8 @@ class Choco(Section):
     """gamma: how far a model goes to what its neighbors' copies say; the less is sent, the smaller it must be."""
     order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+    every: int = Field(1, ge=1)
+    """tau: mix in every tau-th round only, and take local steps in between."""
     start: Literal["model", "zero"] = "model"
     """What the public copies are at first: the model that all nodes begin with, or zeros, as in the second paper."""
 

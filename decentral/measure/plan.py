@@ -1,6 +1,6 @@
 """What a method will cost before it runs: bytes and seconds per round, memory per node, and how to launch it."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import torch
 
@@ -35,23 +35,38 @@ def memory_bytes(prepared: Prepared, node: int) -> dict[str, int]:
     held = prepared.task.shards[node]
     samples = sum(t[held[:1]].nbytes for t in (prepared.task.data.train_inputs, prepared.task.data.train_targets))
     degree = len(prepared.topology.neighbors(node)) if prepared.topology else 0
+    algorithm, frame = _carried_and_sent(prepared, node)
     return {
         "model": vector,
         "gradient": vector,
         "optimizer": round(_optimizer_vectors(prepared.local) * vector),
-        "algorithm": _carried_bytes(prepared, node),
-        "messages": (degree + 1) * vector if degree else vector,
+        "algorithm": algorithm,
+        "messages": (degree + 1) * frame if degree else vector,
         "samples": samples * len(held),
     }
 
 
-def _carried_bytes(prepared: Prepared, node: int) -> int:
-    """What the algorithm's State holds beside the model and the local optimizer."""
+def _carried_and_sent(prepared: Prepared, node: int) -> tuple[int, int]:
+    """Bytes of what the algorithm's State holds beside the model and the local optimizer, once every edge has been in
+    use; and of the largest message."""
     if prepared.algorithm is None:
-        return 0
-    state = prepared.algorithm.init(prepared.meta(), prepared.peer(node))
-    held = [getattr(state, field.name) for field in fields(state) if field.name != "x"]
-    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
+        return 0, 0
+    did, state = prepared.dry_state(node)
+    parts = [getattr(state, field.name) for field in fields(state) if field.name not in ("x", "local")]
+    return sum(map(_held, parts)), did.largest_frame
+
+
+def _held(value: object) -> int:
+    """Bytes of all tensors in a part of a State."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_held, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_held, value))
+    if is_dataclass(value):
+        return sum(_held(getattr(value, field.name)) for field in fields(value))
+    return 0
 
 
 def _optimizer_vectors(local: LocalOptimizer) -> float:

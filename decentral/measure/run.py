@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import LocalOptimizer
 from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
@@ -85,12 +85,16 @@ class Prepared:
 
     def dry_run(self, node: int) -> DryNode:
         """What a node sends in up to DRY_ROUNDS rounds, without data and neighbors."""
+        return self.dry_state(node)[0]
+
+    def dry_state(self, node: int) -> tuple[DryNode, State]:
+        """The same, and the State after those rounds, of tensors that hold no numbers."""
         assert self.algorithm is not None
         peer, dry = self.peer(node), DryNode(self.nodes)
         state = self.algorithm.init(self.meta(), peer)
         for peer.round in range(min(self.pace.rounds, DRY_ROUNDS)):
             dry.advance(self.algorithm.step(state, peer))
-        return dry
+        return dry, state
 
 
 def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: Task | None = None) -> Prepared:

@@ -243,3 +243,26 @@ def test_a_job_that_diverges_ends_with_5_and_says_where(small: Path) -> None:
     assert code == 5, err
     assert json.loads(out)["exit_code"] == 5
     assert "diverged in round" in json.loads(out)["error"]
+
+
+def test_after_a_thousand_rounds_both_ends_of_each_edge_have_the_same_copy(small: Path) -> None:
+    """CHOCO over sockets, values in 16 bits: each node's copy of a neighbor is, bit for bit, the neighbor's own."""
+    choco = "{name: choco, compression: {name: top-k, k: 20, values: bf16}, consensus_step: 0.1}"
+    settings = [
+        f"algorithm={choco}",
+        "topology={name: ring, schedule: matchings}",
+        "model=linear",
+        "rounds=1000",
+        "evaluate_every=1000",
+        "checkpoint.every=1000",
+        "transport.name=gloo",
+    ]
+    sets = [part for setting in settings for part in ("-s", setting)]
+    code, _, err = finished(small.parent, "train", small.name, "--nproc", "4", "--out", "run", *sets)
+    assert code == 0, err
+    held = [load_file(small.parent / f"run/checkpoints/round-00001000/node-{node}.safetensors") for node in range(4)]
+    edges = [(node, j) for node in range(4) for j in ((node + 1) % 4, (node - 1) % 4)]
+    for node, j in edges:
+        own, copied = held[node][f"state.copies.own.{j}"], held[j][f"state.copies.theirs.{node}"]
+        assert own.numpy().tobytes() == copied.numpy().tobytes()
+        assert (own - held[node]["state.x"]).norm() < 0.5 * own.norm()

@@ -35,8 +35,11 @@ def choco(order: str, gamma: float, C: Compression) -> Equations:
 
     def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
         H = X.copy()
-        for _ in range(rounds):
+        for k in range(rounds):
             moved = X - sgd.step(grad(X), at=X)
+            if (k + 1) % every:
+                X = moved
+                continue
             H = H + C((X if order == "adapt-while-communicate" else moved) - H)
             X = moved + gamma * (W @ H - H)
         return X

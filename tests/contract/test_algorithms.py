@@ -155,18 +155,20 @@ def slowmo(gossip: bool, average: str) -> Case:
     )
 
 
-def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any, messages: int = 1) -> int:
-    """To each neighbor in each round as many bytes as the compressor states, for each of the vectors sent."""
+def compressed_bytes(
+    rounds: int, degree: int, nodes: int, size: int, compression: Any, every: int = 1, messages: int = 1
+) -> int:
+    """As many bytes to each neighbor as the compressor states, for each of the vectors that a mixing round sends."""
     dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
     stated = compressor_of(compression, Space(DIMENSION, dtype)).bytes
-    return gossip_bytes(rounds, degree, nodes, stated, vectors=messages)
+    return gossip_bytes(rounds, degree, nodes, stated, every, messages)
 
 
-def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression) -> Case:
+def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression, every: int = 1) -> Case:
     return Case(
-        settings={"order": order, "compression": compression, "consensus_step": gamma},
-        equations=oracle_compressed.choco(order, gamma, C),
-        bytes_sent=partial(compressed_bytes, compression=compression),
+        settings={"order": order, "compression": compression, "consensus_step": gamma, "every": every},
+        equations=partial(oracle_compressed.choco(order, gamma, C), every=every),
+        bytes_sent=partial(compressed_bytes, compression=compression, every=every),
         **CORRECTED,
     )
 
@@ -204,6 +206,7 @@ CASES: dict[str, dict[str, Case]] = {
         "atc": choco("adapt-then-combine", 0.7, "none", oracle_compressed.everything),
         "atc top-k": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3)),
         "awc top-k": choco("adapt-while-communicate", 0.2, TOP_3, oracle_compressed.largest(3)),
+        "atc top-k every 3": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3), every=3),
     },
     "lead": {
         "random half": replace(
