@@ -1,16 +1,17 @@
-"""DCD-PSGD: the difference of a round is compressed, and what was sent of it is all of it that a node takes itself.
+"""DCD-PSGD: what a round changes of a model is compressed, and the model takes no more of it than was sent.
 
 With W the mixing matrix, eta the learning rate, g_i(.) node i's minibatch gradient and C a compressor:
 
     h_i  = sum_j w_ij x_j - eta g_i(x_i)
     x_i+ = x_i + C(h_i - x_i)
 
-So each neighbor's copy of x_i is x_i, and no error is left to be sent later. It works while C's error is small: 8 bits
-do. With less it diverges, or stands still where C leaves most out, since there is no step that could be made smaller;
-it is here to be compared with. `- eta g` stands for the step of whichever local optimizer is chosen. All nodes begin
-with the same model.
+So each neighbor's copy of x_i is x_i, and nothing is left to be sent later. There is no gamma that could be made
+smaller: where an unbiased C's error is more than W makes up for, models diverge, as they do with 2 bits or with a
+quarter of the numbers at random, and a biased C makes the mean of all models go another way than the mean gradient.
+It is here to be compared with. `- eta g` stands for the step of whichever local optimizer is chosen. All nodes must
+begin with the same model.
 
-    x   state.x, and state.copies.own until the gradient    sum_j w_ij x_j   state.copies.mixed
+    x   state.x, between rounds state.copies.own too    sum_j w_ij x_j   state.copies.mixed
 
 Reference: Tang, Gan, Zhang, Zhang and Liu 2018 (arXiv:1803.06443), Algorithm 1.
 """

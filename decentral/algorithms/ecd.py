@@ -2,13 +2,14 @@
 
 With W the mixing matrix, eta the learning rate, g_i(.) node i's minibatch gradient, C a compressor and t = 1, 2, ...:
 
-    x_i+ = sum_j w_ij xt_j - eta g_i(x_i)
-    z_i  = (1 - t/2) x_i + t/2 x_i+
+    x_i+  = sum_j w_ij xt_j - eta g_i(x_i)
+    z_i   = (1 - t/2) x_i + t/2 x_i+
     xt_i+ = (1 - 2/t) xt_i + 2/t C(z_i)
 
-If nothing is lost, xt = x. An unbiased C's error is averaged out by the weights 2/t, but it grows with |z|, which grows
-with t: with less than 8 bits it diverges, and with any C that is biased; it is here to be compared with. `- eta g`
-stands for the step of whichever local optimizer is chosen. All nodes begin with the same model, xt = x.
+If nothing is lost, xt = x. An unbiased C's errors are averaged by the weights 2/t; but each is as large as a share of z,
+which is as large as the model, however little is new of it. So they do not tend to 0: with 8 bits they are small, with
+2 as large as the model, and a biased C is not averaged at all. It is here to be compared with. `- eta g` stands for the
+step of whichever local optimizer is chosen. All nodes must begin with the same model, xt = x.
 
     sum_j w_ij xt_j   state.estimate     z   state.ahead
 

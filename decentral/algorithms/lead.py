@@ -16,8 +16,9 @@ nodes have. Without compression and with gamma = alpha = 1 it is Exact Diffusion
     D   state.dual, of which the sum over all nodes is 0    H          state.copy.own
     Y   state.ahead                                         H_w - H    state.copy.flow
 
-What is kept is H_w - H, so Yhat_w - Yhat is that plus (W - I) Q. The paper finds alpha = 0.5 and gamma = 1 to do for 2
-bits in blocks of 512 with the maximum norm.
+What is kept is H_w - H, so Yhat_w - Yhat is that plus (W - I) Q. alpha must be smaller the larger C's variance is, or H
+does not settle. The paper's alpha = 0.5 is for five values a number, 0, 1/2 and 1 with signs, which it calls 2 bits;
+with the three that 2 bits have here it diverged on small problems where 0.25 did not.
 
 Reference: Liu, Li, Wang, Tang and Yan 2021 (arXiv:2007.00232), Algorithm 1.
 """
