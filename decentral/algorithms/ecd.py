@@ -6,7 +6,7 @@ With W the mixing matrix, eta the learning rate, g_i(.) node i's minibatch gradi
     z_i   = (1 - t/2) x_i + t/2 x_i+
     xt_i+ = (1 - 2/t) xt_i + 2/t C(z_i)
 
-If nothing is lost, xt = x. An unbiased C's errors are averaged by the weights 2/t; but each is as large as a share of z,
+If nothing is lost, xt = x. An unbiased C's errors are averaged by the weights 2/t; but each is a share of z,
 which is as large as the model, however little is new of it. So they do not tend to 0: with 8 bits they are small, with
 2 as large as the model, and a biased C is not averaged at all. It is here to be compared with. `- eta g` stands for the
 step of whichever local optimizer is chosen. All nodes must begin with the same model, xt = x.
