@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -40,7 +40,7 @@ def refusal(document: Document, faults: Iterable[Fault]) -> ConfigError:
 
 def faults_in(error: ValidationError) -> list[Fault]:
     """The faults that pydantic found in an Experiment."""
-    return [_fault(details) for details in error.errors(include_url=False)]
+    return [*dict.fromkeys(_fault(details) for details in error.errors(include_url=False))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,14 @@ class _Slot:
     def members(self) -> dict[str, Any]:
         """Of a union of sections, each by its tag."""
         tagged = [get_args(item) for item in get_args(self.annotation) if get_origin(item) is Annotated]
-        return {tag.tag: kind for kind, tag in tagged} if _is_union(self.annotation) else {}
+        are_tagged = _is_union(self.annotation) and all(isinstance(tag, Tag) for _, tag in tagged)
+        return {tag.tag: kind for kind, tag in tagged} if are_tagged else {}
+
+    @property
+    def alternatives(self) -> list["_Slot"]:
+        """Of a union of plain values, such as a name or a number."""
+        kinds = get_args(self.annotation) if _is_union(self.annotation) and not self.members else ()
+        return [_Slot.of(kind) for kind in kinds if kind is not NoneType]
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -77,6 +84,8 @@ class _Slot:
     def below(self, key: str | int) -> "_Slot":
         if self.members:
             return _Slot.of(self.members[str(key)])
+        if self.alternatives:
+            return self
         if isinstance(key, int):
             return _Slot.of(get_args(self.annotation)[0], purpose=self.purpose)
         field = self.fields[key]
@@ -103,6 +112,8 @@ class _Slot:
 
     @property
     def _kind(self) -> str:
+        if self.alternatives:
+            return ", or ".join(slot.required for slot in self.alternatives)
         if self.names:
             return f"one of {', '.join(self.names)}{self.or_own}" if len(self.names) > 1 else self.names[0]
         if self.fields:
@@ -140,7 +151,7 @@ def _traced(location: KeyPath) -> tuple[KeyPath, _Slot]:
     path: KeyPath = ()
     slot = _Slot.of(Experiment)
     for key in location:
-        path = path if slot.members else (*path, key)
+        path = path if slot.members or slot.alternatives else (*path, key)
         slot = slot.below(key)
     return path, slot
 

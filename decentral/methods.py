@@ -5,7 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decentral.config import DSGD, Algorithm, Choco, Experiment, Hierarchical, Method, Optimizer, Section, Topology
+from decentral.config import (
+    DSGD,
+    Algorithm,
+    Choco,
+    Experiment,
+    Hierarchical,
+    Method,
+    Optimizer,
+    PowerGossip,
+    Section,
+    Topology,
+)
 
 _ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
 
@@ -72,6 +83,9 @@ def _described(method: ResolvedMethod) -> str:
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)
+    if isinstance(method.algorithm, PowerGossip):
+        given = method.algorithm.model_dump(include={"rank", "iterations"}, exclude_defaults=True)
+        words += [f"{key}={value}" for key, value in given.items()]
     return " ".join(filter(None, words))
 
 

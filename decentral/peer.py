@@ -23,7 +23,7 @@ from decentral.topology.mixing import Row
 T = TypeVar("T")
 
 Payload = tuple[Tensor, ...]
-"""What one message carries: tensors whose shapes and dtypes are the same in every round, known before the run."""
+"""What one message carries: tensors whose shapes and dtypes are known before the run, most often always the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

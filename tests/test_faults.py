@@ -74,8 +74,9 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ),
         (
             "algorithm: zzz",
-            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, d2, ddp, decentlam, dsgd, exact-diffusion, "
-            "gradient-tracking, gut, hierarchical, momentum-tracking, qg-dadam, qg-dsgdm, slowmo, or module:function",
+            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, beer, choco, d2, dcd, ddp, decentlam, "
+            "deepsqueeze, dsgd, ecd, exact-diffusion, gradient-tracking, gut, hierarchical, lead, momentum-tracking, "
+            "motef, power-gossip, qg-dadam, qg-dsgdm, slowmo, or module:function",
         ),
         ("partition: shard", "7:1: partition.name: unknown name 'shard'; did you mean 'shards'?"),
         ("transport: glo", "7:1: transport.name: unknown name 'glo'; did you mean 'gloo'?"),
@@ -86,6 +87,12 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         (
             "topology: [ring]",
             "6:1: topology: found ['ring']; required: a name, or a mapping with name, weights, scaling, schedule",
+        ),
+        (
+            "topology: {name: ring, scaling: 3}",
+            "6:24: topology.scaling: found 3; required: one of none, lazy, optimal, or a number, above 0, at most 2 - "
+            "W_s = (1-s) I + s W in place of W. lazy: s = 1/2. optimal: what shrinks disagreement fastest, by the "
+            "spectrum, but no more than leaves every node a weight of its own that is not negative",
         ),
         ("dtype: half", "7:1: dtype: unknown value 'half'; known: float32, float64"),
         ("dtype: float23", "7:1: dtype: unknown value 'float23'; did you mean 'float32'?"),

@@ -17,6 +17,7 @@ from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.lead import LEAD
 from decentral.algorithms.momentum_tracking import MomentumTracking
 from decentral.algorithms.motef import MoTEF
+from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
 from decentral.algorithms.slowmo import SlowMo
@@ -31,6 +32,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "deepsqueeze": DeepSqueeze,
     "dcd": DCD,
     "ecd": ECD,
+    "power-gossip": PowerGossip,
     "gradient-tracking": GradientTracking,
     "d2": D2,
     "exact-diffusion": ExactDiffusion,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.algorithms.public_copy import EdgeCopies, PublicCopy, contractive
+from decentral.algorithms.public_copy import EdgeCopies, PublicCopy, contractive, settled
 from decentral.compression import Named, Space, compressor_of
 from decentral.peer import Peer
 from decentral.topology.stochastic import Kind
@@ -46,7 +46,7 @@ class Choco(Algorithm):
     mixing: ClassVar[Kind] = "symmetric"
 
     compression: Named
-    consensus_step: float  # gamma
+    consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before `init`
     order: ChocoOrder = "adapt-then-combine"
     every: int = 1  # tau
     start: Literal["model", "zero"] = "model"  # of the copies
@@ -73,7 +73,7 @@ class Choco(Algorithm):
             loss = await self._local_step(state, peer)
             received = await peer.collect(ticket)
         state.copies.receive(received, compressor, peer)
-        state.copies.pull_(state.x, self.consensus_step, peer, turn)
+        state.copies.pull_(state.x, settled(self.consensus_step), peer, turn)
         return loss
 
     async def _local_step(self, state: ChocoState, peer: Peer) -> Tensor:

@@ -17,6 +17,7 @@ Reference: Koloskova, Stich and Jaggi 2019 (arXiv:1902.00340), Algorithms 2 and 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -161,6 +162,17 @@ def in_main_memory(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype 
     if x.device.type == "cpu":
         warm_up(section, x.dtype, sums)
     return compressor_of(section, Space.of(x, peer.layout))
+
+
+def settled(consensus_step: float | Literal["auto"]) -> float:
+    """A consensus step that is known.
+
+    Raises:
+        ValueError: it is still to be found, as where a run is prepared.
+    """
+    if consensus_step == "auto":
+        raise ValueError("consensus_step: auto is for ConsensusSteps.tuned to replace, before the first round")
+    return consensus_step
 
 
 def _key(peer: Peer) -> Key:

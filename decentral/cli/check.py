@@ -9,11 +9,14 @@ def check(file: File, set_: Overrides = None, json: AsJson = False) -> None:
     from decentral.loading import load
     from decentral.measure.run import prepare_all
     from decentral.methods import methods
+    from decentral.training.consensus_step import ConsensusSteps
 
+    told: list[str] = []
+    steps = ConsensusSteps(tell=told.append)
     loaded = load(file, set_ or ())
     experiment = loaded.experiment
     with loaded.document.placing():
-        ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
+        ready = prepare_all(experiment, methods(experiment), experiment.seeds[0], steps)
     labels = [method.label for method in ready]
     if json:
         print_json(
@@ -23,6 +26,7 @@ def check(file: File, set_: Overrides = None, json: AsJson = False) -> None:
                 "nodes": experiment.nodes,
                 "parameters": ready[0].task.parameters,
                 "methods": labels,
+                "consensus_steps": [found.model_dump(mode="json") for found in steps.known.values()],
             }
         )
         return
@@ -31,3 +35,5 @@ def check(file: File, set_: Overrides = None, json: AsJson = False) -> None:
     )
     for label in labels:
         stdout().print(f"  {label}")
+    for line in told:
+        stdout().print(line, markup=False)

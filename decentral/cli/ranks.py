@@ -86,6 +86,7 @@ def carried_out(
     Returns:
         The run folder, where this process has the last word; None in the other ranks.
     """
+    from decentral.measure.consensus_steps import keep, kept_in
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest, prepare_all
     from decentral.methods import methods
@@ -94,8 +95,10 @@ def carried_out(
     with loaded.document.placing():
         if this is None:
             with checking(nproc, experiment, lab):
-                prepare_all(experiment, methods(experiment), experiment.seeds[0])
+                steps = kept_in(None, tell=complain)
+                prepare_all(experiment, methods(experiment), experiment.seeds[0], steps)
             folder = new_folder(out, experiment.name)
+            keep(steps, folder)
             start(verb, file, overrides, experiment, folder, json, more, lab)
         else:
             world = join(this, experiment, digest(experiment))
@@ -149,6 +152,11 @@ def _told_of_sigterm(folder: Path, resumed_by: str) -> str:
 def started_by_us() -> bool:
     """Whether this rank's parent is our own launcher, which checks before and reports after."""
     return STARTED_BY in os.environ
+
+
+def teller(world: World) -> Callable[[str], None] | None:
+    """What a job says on stderr as a whole: rank 0, where no launcher of ours has said it."""
+    return complain if world.rank == 0 and not started_by_us() else None
 
 
 def join(this: Launched, experiment: Experiment, digest: int) -> World:

@@ -1,6 +1,6 @@
 """`decentral simulate FILE`: the experiment's own method in the lockstep simulator, in this process."""
 
-from decentral.cli.console import print_json, progress, stdout
+from decentral.cli.console import complain, print_json, progress, stdout
 from decentral.cli.options import AsJson, File, From, Out, Overrides, Resume
 
 
@@ -17,6 +17,7 @@ def simulate(
 
     from decentral.cli import ranks
     from decentral.loading import load
+    from decentral.measure.consensus_steps import keep, kept_in
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import chosen
     from decentral.measure.run import own_method, refuse_ddp
@@ -29,7 +30,8 @@ def simulate(
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
         own_place(experiment.device)
-        ready = own_method(experiment)
+        steps = kept_in(resume, tell=complain)
+        ready = own_method(experiment, steps)
         refuse_ddp(ready)
         origin = ranks.origin(resume, from_, out)
         if origin:
@@ -37,6 +39,7 @@ def simulate(
         folder = resume or new_folder(out, experiment.name)
         command = ranks.command("simulate", file, overrides)
         with claimed(folder):
+            keep(steps, folder)
             document = simulate_alone(ready, experiment, folder, command, shown, origin)
     if json:
         print_json(document.model_dump(mode="json"))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decentral.cli.console import print_json, progress, stdout
+from decentral.cli.console import complain, print_json, progress, stdout
 from decentral.cli.options import (
     AsJson,
     File,
@@ -62,7 +62,7 @@ def speedup(
     def work(world: World, folder: Path) -> None:
         with progress(loaded.experiment.rounds, shown=world.rank == 0) as shown:
             command = ranks.command("speedup", file, overrides, more)
-            compare(world, loaded.experiment, folder, command, shown, traced)
+            compare(world, loaded.experiment, folder, command, shown, traced, ranks.teller(world))
 
     folder = ranks.carried_out(
         ["speedup"], file, overrides, loaded, work, out=out, json=json, nproc=nproc, more=more, lab=hosts
@@ -79,6 +79,7 @@ def _simulated(
     import torch
 
     from decentral.cli import ranks
+    from decentral.measure.consensus_steps import keep, kept_in
     from decentral.measure.record import new_folder
     from decentral.measure.run import prepare_all
     from decentral.measure.speedup import compare_simulated, simulated
@@ -89,8 +90,10 @@ def _simulated(
     experiment = loaded.experiment
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
-        prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0])
+        steps = kept_in(None, tell=complain)
+        prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0], steps)
         folder = new_folder(out, experiment.name)
+        keep(steps, folder)
         command = ranks.command("speedup", file, overrides, ["--simulated"])
         compare_simulated(experiment, folder, command, shown)
     conclude(folder, json)

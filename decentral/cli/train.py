@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 
-from decentral.cli.console import print_json, progress, stdout
+from decentral.cli.console import complain, print_json, progress, stdout
 from decentral.cli.options import (
     AsJson,
     File,
@@ -43,6 +43,7 @@ def train(
     from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
+    from decentral.measure.consensus_steps import keep, kept_in
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest, own_method
@@ -59,7 +60,8 @@ def train(
         origin = ranks.origin(resume, from_, out)
         if this is None:
             with ranks.checking(nproc, experiment, hosts):
-                ready = own_method(experiment)
+                steps = kept_in(resume, tell=complain)
+                ready = own_method(experiment, steps)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)
@@ -67,6 +69,7 @@ def train(
             folder = resume or new_folder(out, experiment.name)
             more = [*(origin.options if origin else ()), *words(traced)]
             with claimed(folder):
+                keep(steps, folder)
                 ranks.start(["train"], file, overrides, experiment, folder, json, more, hosts)
         else:
             world = ranks.join(this, experiment, digest(experiment))
@@ -74,7 +77,7 @@ def train(
             folder = resume or ranks.agreed_folder(world, out, experiment.name)
             mine = world.rank == 0 and not ranks.started_by_us()
             with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
-                run_alone(world, experiment, folder, command, shown, origin, traced)
+                run_alone(world, experiment, folder, command, shown, origin, traced, ranks.teller(world))
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:

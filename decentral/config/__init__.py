@@ -7,7 +7,7 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
-from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF
+from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -97,6 +97,7 @@ __all__ = [
     "Optimizer",
     "OwnCode",
     "Partition",
+    "PowerGossip",
     "PowerLaw",
     "PydocTopics",
     "Quadratics",

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF
+from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compression import Compression, NoCompression
 from decentral.config.corrections import (
     D2,
@@ -87,6 +87,7 @@ Algorithm = Annotated[
     | Annotated[DeepSqueeze, Tag("deepsqueeze")]
     | Annotated[DCD, Tag("dcd")]
     | Annotated[ECD, Tag("ecd")]
+    | Annotated[PowerGossip, Tag("power-gossip")]
     | Annotated[GradientTracking, Tag("gradient-tracking")]
     | Annotated[D2, Tag("d2")]
     | Annotated[ExactDiffusion, Tag("exact-diffusion")]

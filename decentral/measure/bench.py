@@ -30,6 +30,7 @@ from decentral.measure.run import Prepared, digest, driver_of, prepare_all
 from decentral.methods import methods
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.topology import Topology
+from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.ddp import ddp_group
 from decentral.transport.driver import Driver, all_reduce_bytes
 from decentral.transport.gpu import finish
@@ -82,7 +83,7 @@ def bench_step(
     Returns:
         A document: the machine, the set-up and one `Timing` per subject.
     """
-    ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
+    ready = prepare_all(experiment, methods(experiment), experiment.seeds[0], ConsensusSteps(world))
     with ExitStack() as stack:
         ring = None if network() is None else Topology.static("ring", nx.cycle_graph(world.size), "metropolis")
         pace = stack.enter_context(closing(world.driver(ring, _no_gradient, digest(experiment), 0)))

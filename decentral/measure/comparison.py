@@ -99,6 +99,8 @@ class MethodResult(Document):
     topology: str | None
     """Key into `Comparison.topologies`; null for a centralized baseline."""
     baseline: bool
+    consensus_step: float | None = None
+    """gamma, given or found; null where the method has none."""
     final_accuracy: float | None
     worst_node_accuracy: float | None
     final_test_loss: float | None

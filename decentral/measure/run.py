@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import LocalOptimizer
+from decentral.compression import Space
 from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
@@ -23,6 +24,7 @@ from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, vertices
+from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Measure, Pace, train
 from decentral.training.objective import Objective
@@ -63,6 +65,11 @@ class Prepared:
     def label(self) -> str:
         return self.method.label
 
+    @property
+    def consensus_step(self) -> float | None:
+        """gamma, given or found, of a method that has one."""
+        return getattr(self.algorithm, "consensus_step", None)
+
     def peer(self, node: int) -> Peer:
         """What the algorithm may know at a node."""
         topology = self.topology
@@ -97,11 +104,18 @@ class Prepared:
         return dry, state
 
 
-def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: Task | None = None) -> Prepared:
+def prepare(
+    experiment: Experiment,
+    method: ResolvedMethod,
+    seed: int,
+    shared: Task | None = None,
+    steps: ConsensusSteps | None = None,
+) -> Prepared:
     """Build the task, the graph, the local optimizer and the algorithm of a method.
 
     Args:
         shared: the task, where an earlier method of the same seed built it.
+        steps: the consensus steps of this job, where they are searched for once.
 
     Raises:
         ConfigError: whatever is wrong with the experiment, its files or the user's code.
@@ -113,6 +127,8 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     groups, topology = _graphs(experiment, method, algorithm)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
+    space = Space(shared.parameters, shared.dtype, shared.layout)
+    algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
     return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
 
@@ -130,15 +146,18 @@ def _graphs(
     return None if whole is graph else graph, whole
 
 
-def prepare_all(experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int) -> list[Prepared]:
+def prepare_all(
+    experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int, steps: ConsensusSteps | None = None
+) -> list[Prepared]:
     """All methods at one seed, over one task."""
-    first = prepare(experiment, candidates[0], seed)
-    return [first, *(prepare(experiment, method, seed, first.task) for method in candidates[1:])]
+    steps = steps or ConsensusSteps()
+    first = prepare(experiment, candidates[0], seed, None, steps)
+    return [first, *(prepare(experiment, method, seed, first.task, steps) for method in candidates[1:])]
 
 
-def own_method(experiment: Experiment) -> Prepared:
+def own_method(experiment: Experiment, steps: ConsensusSteps | None = None) -> Prepared:
     """The experiment's own method at its first seed."""
-    return prepare(experiment, methods(experiment)[0], experiment.seeds[0])
+    return prepare(experiment, methods(experiment)[0], experiment.seeds[0], steps=steps)
 
 
 def refuse_ddp(prepared: Prepared) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DivergedError
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
+from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
 from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
@@ -24,6 +25,7 @@ from decentral.measure.run import Prepared, digest, own_method, prepare_all, ref
 from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.methods import ResolvedMethod, methods
+from decentral.training.consensus_step import ConsensusSteps
 from decentral.transport.world import World
 
 Perform = Callable[[Observe], Mapping[int, nn.Module]]
@@ -31,6 +33,8 @@ Perform = Callable[[Observe], Mapping[int, nn.Module]]
 
 Progress = Callable[[str, Evaluation], None]
 """Called as progress(name of the run, evaluation)."""
+
+Tell = Callable[[str], None] | None
 
 
 def compare(
@@ -40,6 +44,7 @@ def compare(
     command: str,
     progress: Progress,
     trace_rounds: int | None = None,
+    tell: Tell = None,
 ) -> Comparison:
     """Run every method at every seed, as one of the ranks; rank 0 writes the document into the folder.
 
@@ -48,6 +53,7 @@ def compare(
     Args:
         command: what reproduces the comparison, for the report.
         trace_rounds: how many rounds of each run's timeline are kept; None: the runs have none.
+        tell: called with a line about each consensus step that a method takes.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
@@ -59,7 +65,8 @@ def compare(
         tracing = Tracing(place, trace_rounds) if trace_rounds else None
         return partial(run_on, world, method, next(epochs), digest(experiment), tracing=tracing)
 
-    return _compared(experiment, methods(experiment), perform, folder, command, "wall", progress, world.rank)
+    steps = kept_in(folder, world, tell)
+    return _compared(experiment, methods(experiment), perform, folder, command, "wall", progress, world.rank, steps)
 
 
 def compare_simulated(experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
@@ -69,7 +76,8 @@ def compare_simulated(experiment: Experiment, folder: Path, command: str, progre
         ConfigError: bad input, found before the first run of its seed.
     """
     candidates = simulated(methods(experiment))
-    return _compared(experiment, candidates, _simulating, folder, command, "none", progress, rank=0)
+    steps = kept_in(folder)
+    return _compared(experiment, candidates, _simulating, folder, command, "none", progress, rank=0, steps=steps)
 
 
 def simulated(candidates: Sequence[ResolvedMethod]) -> list[ResolvedMethod]:
@@ -90,10 +98,11 @@ def _compared(
     clock: Clock,
     progress: Progress,
     rank: int,
+    steps: ConsensusSteps,
 ) -> Comparison:
     results: dict[str, list[SeedResult]] = {method.label: [] for method in candidates}
     for turn, seed in enumerate(experiment.seeds):
-        ready = prepare_all(experiment, candidates, seed)
+        ready = prepare_all(experiment, candidates, seed, steps)
         order = list(enumerate(ready))
         for index, method in order[turn % len(order) :] + order[: turn % len(order)]:
             name = f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', method.label).strip('.-')}/seed-{seed}"
@@ -110,11 +119,13 @@ def run_alone(
     progress: Progress,
     origin: Origin | None = None,
     trace_rounds: int | None = None,
+    tell: Tell = None,
 ) -> Comparison:
     """Run the experiment's own method at its first seed, as one of the ranks.
 
     Args:
         origin: the checkpoint that all ranks go on from; from the beginning unless given.
+        tell: called with a line about the consensus step that the method takes, if any.
 
     Raises:
         ConfigError: bad input.
@@ -122,7 +133,7 @@ def run_alone(
         LostNeighborError: a rank died.
         PreemptedError: SIGTERM ended the run.
     """
-    ready = own_method(experiment)
+    ready = own_method(experiment, kept_in(folder, world, tell))
     plan = keeping(folder, experiment, ready, "wall", command, origin)
     if plan and origin:
         _all_can_resume(world, origin, experiment, ready)
@@ -258,7 +269,8 @@ def written(
         network=network() if clock == "wall" else None,
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[
-            method_result(method.method, with_speedups(results[method.label], allreduce, ddp)) for method in ready
+            method_result(method.method, with_speedups(results[method.label], allreduce, ddp), method.consensus_step)
+            for method in ready
         ],
     )
     if rank == 0:

@@ -74,7 +74,9 @@ def with_speedups(
     ]
 
 
-def method_result(method: ResolvedMethod, runs: Sequence[SeedResult]) -> MethodResult:
+def method_result(
+    method: ResolvedMethod, runs: Sequence[SeedResult], consensus_step: float | None = None
+) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
     return MethodResult(
@@ -82,6 +84,7 @@ def method_result(method: ResolvedMethod, runs: Sequence[SeedResult]) -> MethodR
         algorithm=method.algorithm.name,
         topology=None if method.algorithm.centralized else topology_key(method),
         baseline=method.baseline,
+        consensus_step=consensus_step,
         spread=spread,
         per_seed=list(runs),
         **{name: spread[name].median for name in MEASURES},

@@ -1,5 +1,6 @@
 """This process's place among the ranks, and the models that it has wrapped."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from itertools import count
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from decentral.algorithms.algorithm import Algorithm
+from decentral.compression import Space
 from decentral.errors import ConfigError
 from decentral.fused import warm_up
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import between_nodes, refuse_ignored, vertices
+from decentral.training.consensus_step import ConsensusSteps
 from decentral.transport.world import World
 from decentral.wrapping.flat_model import FlatModel
 from decentral.wrapping.optimizer import GossipOptimizer
@@ -37,6 +40,7 @@ class Session:
         self.world = world
         self._epochs = count() if epochs is None else epochs
         self._wrapped: list[Wrapped] = []
+        self._steps = ConsensusSteps(world, tell=_tell if world.rank == 0 else None)
 
     def wrap(
         self,
@@ -61,6 +65,7 @@ class Session:
         named = topology_named(topology, parts)
         with placed():
             graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
+            method = self._steps.tuned(method, graph, Space.of(flat.x, flat.layout))
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
         epoch = self._agreed_epoch(run, told)
@@ -117,6 +122,10 @@ class Session:
         for wrapped in self._wrapped:
             wrapped.close("decentral.shutdown() was called")
         self._wrapped.clear()
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"decentral: {line}\n")
 
 
 def _unanswered(at: Tensor) -> LossAndGradient:

@@ -63,6 +63,8 @@ class Case:
         by_node: whether what a node draws depends on its number.
         brief: whether one of several combinations is enough.
         suited: the graph that it makes of the given one.
+        layout: of the flat vector where that matters.
+        shapes: how many kinds of rounds there are, by the shapes of what is sent.
     """
 
     equations: oracle.Equations
@@ -76,6 +78,8 @@ class Case:
     by_node: bool = False
     brief: bool = False
     suited: Callable[[Topology], tuple[Topology, str]] = lambda graph: (graph, "")
+    layout: Layout = LAYOUTS["one block"]
+    shapes: int = 1
 
     def on(self, graph: Topology) -> Topology:
         """The graph of the nodes, from the experiment's graph."""
@@ -179,6 +183,26 @@ def compressed(equations: oracle.Equations, messages: int = 1, by_node: bool = F
     return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, by_node=by_node, **CORRECTED)
 
 
+def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
+    """Of the layout's matrices (3, 2) and (1, 5), P or Q in turn; of its two other numbers, all in each round."""
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        ranks, width = (min(rank, 2), 1), size // DIMENSION
+        factors = [ranks[0] * 3 + ranks[1] * 1, ranks[0] * 2 + ranks[1] * 5]
+        turns = [factors[turn % 2] for turn in range(rounds * iterations)]
+        sent = sum(gossip_bytes(1, degree, nodes, numbers * width) for numbers in turns)
+        return sent + rounds * degree * ((2 * width + 7) // 8 * 8)
+
+    return Case(
+        settings={"rank": rank, "iterations": iterations, "diffusion": diffusion},
+        equations=oracle_compressed.power_gossip(rank, iterations, diffusion, LAYOUTS["many blocks"]),
+        bytes_sent=bytes_sent,
+        layout=LAYOUTS["many blocks"],
+        shapes=1 + iterations % 2,
+        **CORRECTED,
+    )
+
+
 TOP_3 = {"name": "top-k", "k": 3}
 HALF = {"name": "random-k", "fraction": 0.5, "unbiased": True}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
@@ -262,6 +286,10 @@ CASES: dict[str, dict[str, Case]] = {
             alone=False,
             mean=False,
         ),
+    },
+    "power-gossip": {
+        "": power_gossip(rank=1, iterations=1, diffusion=1.0),
+        "twice, of rank 2": power_gossip(rank=2, iterations=2, diffusion=1.2),
     },
     "gradient-tracking": {
         "mixed": tracking("mixed"),
@@ -393,7 +421,8 @@ def check_equations(name: str, case: Case, on: str, options: dict[str, float], d
     topology, rounds, lr = case.on(graph(on)), 50, 0.02
     problem = Quadratics.draw(topology.nodes, noisy_rounds=rounds)
     start = common_start(problem)
-    run = simulate(built(name, case, sgd(lr, drop=drop, **options)), topology, problem.answers(), start, rounds)
+    algorithm = built(name, case, sgd(lr, drop=drop, **options))
+    run = simulate(algorithm, topology, problem.answers(), start, rounds, layout=case.layout)
     steps = oracle.Sgd(lr=lr, drop=drop, **options)
     expected = case.equations(start, case.matrix(graph(on)), problem.gradients(), steps, rounds)
     np.testing.assert_allclose(run.final, expected, rtol=0, atol=1e-10 if case.size == 1 else 1e-12)
@@ -449,10 +478,17 @@ def test_the_flat_vector_stays_the_same_tensor(name: str, case: Case) -> None:
 ROUNDS = 7
 
 
-def dry(algorithm: Algorithm, topology: Topology, node: int, rounds: int, dtype: torch.dtype) -> DryNode:
+def dry(
+    algorithm: Algorithm,
+    topology: Topology,
+    node: int,
+    rounds: int,
+    dtype: torch.dtype,
+    layout: Layout = LAYOUTS["one block"],
+) -> DryNode:
     """A dry run of some rounds of a node."""
     made = DryNode(topology.nodes)
-    peer = peer_at(topology, node, LAYOUTS["one block"])
+    peer = peer_at(topology, node, layout)
     state = algorithm.init(torch.empty(DIMENSION, dtype=dtype, device="meta"), peer)
     for peer.round in range(rounds):
         made.advance(algorithm.step(state, peer))
@@ -507,11 +543,12 @@ def test_bytes_are_known_before_the_run(
     topology, rounds = case.on(graph(on)), 8
     problem = Quadratics.draw(topology.nodes)
     algorithm, starts = built(name, case, local), torch.from_numpy(common_start(problem)).to(dtype)
-    run = simulate(algorithm, topology, problem.answers(dtype), starts, rounds)
+    run = simulate(algorithm, topology, problem.answers(dtype), starts, rounds, layout=case.layout)
     for node in range(topology.nodes):
         degree, size = len(topology.neighbors(node)), DIMENSION * dtype.itemsize
         formula = case.bytes_sent(rounds, degree, topology.nodes, size)
-        assert (run.bytes_sent[node], dry(algorithm, topology, node, rounds, dtype).bytes_sent) == (formula, formula)
+        foretold = dry(algorithm, topology, node, rounds, dtype, case.layout).bytes_sent
+        assert (run.bytes_sent[node], foretold) == (formula, formula)
 
 
 @every_case
@@ -519,10 +556,10 @@ def test_payloads_have_the_same_shapes_in_every_round(name: str, case: Case) -> 
     """Receivers allocate before the run, and what the sender's frame holds is checked against the receiver's own."""
     topology = case.on(graph("ring-8" if case.brief else "tree-31"))
     problem = Quadratics.draw(topology.nodes)
-    run = simulate(built(name, case), topology, problem.answers(), common_start(problem), 7)
+    run = simulate(built(name, case), topology, problem.answers(), common_start(problem), 7, layout=case.layout)
     for posted in run.posted:
         assert len({str(shapes) for shapes in posted.values()}) == 1
-    assert len({str(posted) for posted in run.posted if any(posted.values())}) <= 1
+    assert len({str(posted) for posted in run.posted if any(posted.values())}) <= case.shapes
 
 
 @with_optimizers(where=lambda case: case.alone, layout=LAYOUTS)

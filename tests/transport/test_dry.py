@@ -1,6 +1,7 @@
 """A dry run counts what a real one sends, to the byte, for every method."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import networkx as nx
 import pytest
@@ -24,8 +25,14 @@ STAR = Topology.static("star", nx.star_graph(NODES - 1), "metropolis")  # degree
 
 def variants() -> Iterator[tuple[str, Algorithm]]:
     """Every method, and D-SGD in all its orders, with and without local steps."""
+    sign, half = {"compression": "sign"}, {"consensus_step": 0.5}
+    required: dict[str, dict[str, Any]] = {
+        **{name: sign | half for name in ("choco", "beer", "motef", "deepsqueeze")},
+        **{name: sign for name in ("dcd", "ecd")},
+        "lead": {"compression": "qsgd"},
+    }
     for name, method in ALGORITHMS.items():
-        yield name, method(local=LOCAL)
+        yield name, method(local=LOCAL, **required.get(name, {}))
     for order in ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"):
         for every in (1, 2, 4):
             yield f"dsgd {order} {every}", ALGORITHMS["dsgd"](local=LOCAL, order=order, every=every)  # type: ignore[call-arg]
