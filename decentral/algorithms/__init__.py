@@ -2,15 +2,21 @@
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
+from decentral.algorithms.beer import BEER
 from decentral.algorithms.choco import Choco
 from decentral.algorithms.d2 import D2
+from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
+from decentral.algorithms.deepsqueeze import DeepSqueeze
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.ecd import ECD
 from decentral.algorithms.exact_diffusion import ExactDiffusion
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.hierarchical import Hierarchical
+from decentral.algorithms.lead import LEAD
 from decentral.algorithms.momentum_tracking import MomentumTracking
+from decentral.algorithms.motef import MoTEF
 from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
@@ -20,6 +26,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
     "hierarchical": Hierarchical,
     "choco": Choco,
+    "lead": LEAD,
+    "beer": BEER,
+    "motef": MoTEF,
+    "deepsqueeze": DeepSqueeze,
+    "dcd": DCD,
+    "ecd": ECD,
     "power-gossip": PowerGossip,
     "gradient-tracking": GradientTracking,
     "d2": D2,

@@ -98,7 +98,7 @@ def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> 
 
 @compiled
 def _spread(sums: Any, like: Any, target: Any, weight: Any, adding: Any, low: Any, high: Any) -> None:
-    u = np.empty(CHUNK, target.dtype)
+    u = np.empty(CHUNK, sums.dtype)
     word = 0
     for first in range(0, target.size, sums.size):
         row = min(sums.size, target.size - first)

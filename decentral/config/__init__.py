@@ -7,7 +7,7 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
-from decentral.config.compressed import Choco, PowerGossip
+from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -50,14 +50,18 @@ from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, 
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
+    "BEER",
     "CIFAR10",
     "CNN",
     "D2",
+    "DCD",
     "DDP",
     "DSGD",
+    "ECD",
     "GPT",
     "GRU",
     "IID",
+    "LEAD",
     "MLP",
     "MNIST",
     "OWN",
@@ -69,6 +73,7 @@ __all__ = [
     "Compression",
     "Data",
     "DecentLaM",
+    "DeepSqueeze",
     "Digits",
     "Dirichlet",
     "ExactDiffusion",
@@ -83,6 +88,7 @@ __all__ = [
     "Matcha",
     "Matchings",
     "Method",
+    "MoTEF",
     "Model",
     "MomentumTracking",
     "Named",

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.config.compressed import Choco, PowerGossip
+from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compression import Compression, NoCompression
 from decentral.config.corrections import (
     D2,
@@ -81,6 +81,12 @@ Algorithm = Annotated[
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
     | Annotated[Choco, Tag("choco")]
+    | Annotated[LEAD, Tag("lead")]
+    | Annotated[BEER, Tag("beer")]
+    | Annotated[MoTEF, Tag("motef")]
+    | Annotated[DeepSqueeze, Tag("deepsqueeze")]
+    | Annotated[DCD, Tag("dcd")]
+    | Annotated[ECD, Tag("ecd")]
     | Annotated[PowerGossip, Tag("power-gossip")]
     | Annotated[GradientTracking, Tag("gradient-tracking")]
     | Annotated[D2, Tag("d2")]

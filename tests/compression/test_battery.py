@@ -114,6 +114,19 @@ def test_weighted_messages_are_added_in_ascending_order(name: str) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_sums_over_all_rounds_are_in_float64(name: str) -> None:
+    """Of what is decoded in float32, as the sender has it: no bit more of it, and no rounding of the sum."""
+    compressor, weights = made(name, SIZE), {4: 0.1, 0: 1 / 3}
+    messages = {j: compressor.encode(drawn(SIZE, seed=j), compressor.message(), KEY._replace(node=j)) for j in weights}
+    found = drawn(SIZE, torch.float64, seed=9)
+    expected = found.clone()
+    compressor.add(found, weights, messages, KEY)
+    for j in sorted(weights):
+        expected += weights[j] * compressor.decode(messages[j], torch.empty(SIZE), KEY).double()
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("size", [40, 1500])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_delta_and_omega_are_as_stated(name: str, size: int) -> None:

@@ -60,6 +60,7 @@ class Case:
         optimizers: names of OPTIMIZERS that it is run with.
         alone: whether one node alone is torch's own optimizer.
         mean: whether a round moves the mean of all by -lr times the mean gradient.
+        by_node: whether what a node draws depends on its number.
         brief: whether one of several combinations is enough.
         suited: the graph that it makes of the given one.
         layout: of the flat vector where that matters.
@@ -74,6 +75,7 @@ class Case:
     optimizers: Sequence[str] = ("plain", "momentum", "nesterov", "adamw")
     alone: bool = True
     mean: bool = True
+    by_node: bool = False
     brief: bool = False
     suited: Callable[[Topology], tuple[Topology, str]] = lambda graph: (graph, "")
     layout: Layout = LAYOUTS["one block"]
@@ -157,10 +159,13 @@ def slowmo(gossip: bool, average: str) -> Case:
     )
 
 
-def compressed_bytes(rounds: int, degree: int, nodes: int, size: int, compression: Any, every: int = 1) -> int:
-    """A message to each neighbor in each round, of as many bytes as the compressor states."""
+def compressed_bytes(
+    rounds: int, degree: int, nodes: int, size: int, compression: Any, every: int = 1, messages: int = 1
+) -> int:
+    """As many bytes to each neighbor as the compressor states, for each of the vectors that a mixing round sends."""
     dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
-    return gossip_bytes(rounds, degree, nodes, compressor_of(compression, Space(DIMENSION, dtype)).bytes, every)
+    stated = compressor_of(compression, Space(DIMENSION, dtype)).bytes
+    return gossip_bytes(rounds, degree, nodes, stated, every, messages)
 
 
 def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compression, every: int = 1) -> Case:
@@ -170,6 +175,12 @@ def choco(order: str, gamma: float, compression: Any, C: oracle_compressed.Compr
         bytes_sent=partial(compressed_bytes, compression=compression, every=every),
         **CORRECTED,
     )
+
+
+def compressed(equations: oracle.Equations, messages: int = 1, by_node: bool = False, **settings: Any) -> Case:
+    """A method that sends one or two compressed vectors in a round."""
+    bytes_sent = partial(compressed_bytes, compression=settings["compression"], messages=messages)
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, by_node=by_node, **CORRECTED)
 
 
 def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
@@ -193,6 +204,7 @@ def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
 
 
 TOP_3 = {"name": "top-k", "k": 3}
+HALF = {"name": "random-k", "fraction": 0.5, "unbiased": True}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
 
 CASES: dict[str, dict[str, Case]] = {
@@ -219,6 +231,61 @@ CASES: dict[str, dict[str, Case]] = {
         "atc top-k": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3)),
         "awc top-k": choco("adapt-while-communicate", 0.2, TOP_3, oracle_compressed.largest(3)),
         "atc top-k every 3": choco("adapt-then-combine", 0.2, TOP_3, oracle_compressed.largest(3), every=3),
+    },
+    "lead": {
+        "random half": replace(
+            compressed(
+                oracle_compressed.lead(oracle_compressed.referenced(HALF), 0.6, 0.3),
+                compression=HALF,
+                consensus_step=0.6,
+                copy_step=0.3,
+            ),
+            optimizers=("decaying",),
+            alone=False,
+        ),
+    },
+    "beer": {
+        "int8": compressed(
+            oracle_compressed.motef(oracle_compressed.referenced("int8"), 0.4, 1.0),
+            messages=2,
+            by_node=True,
+            compression="int8",
+            consensus_step=0.4,
+        ),
+    },
+    "motef": {
+        "top-k": replace(
+            compressed(
+                oracle_compressed.motef(oracle_compressed.referenced(TOP_3), 0.2, 0.3),
+                messages=2,
+                compression=TOP_3,
+                consensus_step=0.2,
+                momentum_step=0.3,
+            ),
+            alone=False,
+            mean=False,
+        ),
+    },
+    "deepsqueeze": {
+        "top-k": compressed(
+            oracle_compressed.deepsqueeze(oracle_compressed.referenced(TOP_3), 0.2),
+            compression=TOP_3,
+            consensus_step=0.2,
+        ),
+    },
+    "dcd": {
+        "bf16": replace(
+            compressed(oracle_compressed.dcd(oracle_compressed.referenced("bf16")), compression="bf16"),
+            alone=False,
+            mean=False,
+        ),
+    },
+    "ecd": {
+        "int8": replace(
+            compressed(oracle_compressed.ecd(oracle_compressed.referenced("int8")), by_node=True, compression="int8"),
+            alone=False,
+            mean=False,
+        ),
     },
     "power-gossip": {
         "": power_gossip(rank=1, iterations=1, diffusion=1.0),

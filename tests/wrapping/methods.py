@@ -25,8 +25,19 @@ OWNING: dict[str, dict[str, Any]] = {
     "decentlam": {"name": "decentlam"},
     "momentum tracking": {"name": "momentum-tracking"},
     "gut": {"name": "gut"},
+    "lead": {"name": "lead"},
 }
 """Those that take the local step themselves."""
+
+COMPRESSED: dict[str, dict[str, Any]] = {
+    "choco": {"name": "choco", "compression": "sign", "consensus_step": 0.4},
+    "beer": {"name": "beer", "compression": "int8", "consensus_step": 0.5},
+    "motef": {"name": "motef", "compression": {"name": "top-k", "fraction": 0.3}, "consensus_step": 0.2},
+    "deepsqueeze": {"name": "deepsqueeze", "compression": "sign", "consensus_step": 0.2},
+    "dcd": {"name": "dcd", "compression": "int8"},
+    "ecd": {"name": "ecd", "compression": "int8"},
+}
+"""Those that compress what they send, which must not be bfloat16."""
 
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
@@ -34,8 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name != "choco"  # which needs a compressor, and that another type than bfloat16
-        and name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name not in {method["name"] for of in (CORRECTED, OWNING, COMPRESSED, SLOW) for method in of.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
