@@ -70,8 +70,8 @@ def _described(method: ResolvedMethod) -> str:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
     if isinstance(method.algorithm, DSGD | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
-    if isinstance(method.algorithm, DSGD):
-        words += compression_words(method.algorithm.compression)
+    if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
+        words += compression_words(compression)
     return " ".join(filter(None, words))
 
 

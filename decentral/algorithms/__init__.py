@@ -4,7 +4,14 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.decentlam import DecentLaM
+from decentral.algorithms.diana import DIANA
+from decentral.algorithms.dqsgd import DQSGD
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.ec_sgd_diana import ECSGDDIANA
+from decentral.algorithms.econtrol import EControl
+from decentral.algorithms.ef14 import EF14
+from decentral.algorithms.ef21 import EF21
+from decentral.algorithms.ef21_sgdm import EF21SGDM
 from decentral.algorithms.exact_diffusion import ExactDiffusion
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
@@ -27,4 +34,11 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "momentum-tracking": MomentumTracking,
     "gut": GlobalUpdateTracking,
     "allreduce": AllReduceSGD,
+    "ef14": EF14,
+    "ef21": EF21,
+    "ef21-sgdm": EF21SGDM,
+    "econtrol": EControl,
+    "dqsgd": DQSGD,
+    "diana": DIANA,
+    "ec-sgd-diana": ECSGDDIANA,
 }

@@ -7,6 +7,7 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
+from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -53,7 +54,13 @@ __all__ = [
     "CNN",
     "D2",
     "DDP",
+    "DIANA",
+    "DQSGD",
     "DSGD",
+    "ECSGDDIANA",
+    "EF14",
+    "EF21",
+    "EF21SGDM",
     "GPT",
     "GRU",
     "IID",
@@ -69,6 +76,7 @@ __all__ = [
     "DecentLaM",
     "Digits",
     "Dirichlet",
+    "EControl",
     "ExactDiffusion",
     "Experiment",
     "GlobalUpdateTracking",
