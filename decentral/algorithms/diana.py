@@ -61,7 +61,7 @@ class DIANA(Algorithm):
         await channel.add_mean_(state.mean.zero_(), state.message)
         gradient.copy_(state.mean).add_(state.mean_shift)
         state.mean_shift.add_(state.mean, alpha=alpha)
-        state.local.step(gradient)
+        state.local.step(gradient, alike=True)
         return loss
 
 

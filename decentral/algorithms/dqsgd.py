@@ -46,5 +46,5 @@ class DQSGD(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         channel.compressor.encode(gradient.to(state.mean.dtype), state.message, channel.key)
         await channel.add_mean_(state.mean.zero_(), state.message)
-        state.local.step(gradient.copy_(state.mean))
+        state.local.step(gradient.copy_(state.mean), alike=True)
         return loss

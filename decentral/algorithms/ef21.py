@@ -53,7 +53,7 @@ class EF21(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         channel = Channel.of(self.compression, state.estimate, peer, self.through)
         await send_difference(gradient.to(state.estimate.dtype), state, channel)
-        state.local.step(gradient.copy_(state.mean))
+        state.local.step(gradient.copy_(state.mean), alike=True)
         return loss
 
 

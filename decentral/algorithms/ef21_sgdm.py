@@ -66,5 +66,5 @@ class EF21SGDM(Algorithm):
         if state.second is not None:
             u = state.second.lerp_(u, weight)
         await send_difference(u, state, Channel.of(self.compression, u, peer, self.through))
-        state.local.step(gradient.copy_(state.mean))
+        state.local.step(gradient.copy_(state.mean), alike=True)
         return loss

@@ -109,7 +109,10 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
     diagnostics = frozenset(experiment.diagnostics)
-    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    if algorithm is not None and not isinstance(method.algorithm, OwnCode):  # which may need numbers
+        algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
+    return ready
 
 
 def _graphs(

@@ -70,7 +70,8 @@ class Session:
             if synchronize and self.world.size > 1:
                 start_alike(driver, model, self.world.transport.connect_timeout_s)
             peer = Peer(self.world.rank, self.world.size, _rows(graph, self.world.rank), flat.layout, seed)
-            rounds = Rounds(method, driver, peer, flat, local)
+            with placed():
+                rounds = Rounds(method, driver, peer, flat, local)
             wrapped = Wrapped(
                 self.world, driver, flat, rounds, GossipOptimizer(optimizer, rounds, local), told, buffers
             )
