@@ -103,6 +103,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "slowmo": {"algorithm": {"name": "slowmo", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
     "momentum tracking": {"algorithm": {"name": "momentum-tracking", "momentum": 0.5}, "optimizer": DROP},
     "gut": {"algorithm": "gut", "optimizer": DROP},
+    "ef14": {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "shared": False}}, "optimizer": COSINE},
+    "ef21-sgdm": {"algorithm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"}},
+    "econtrol": {"algorithm": "econtrol", "optimizer": DROP},
+    "ec-sgd-diana": {"algorithm": {"name": "ec-sgd-diana", "through": "gather"}, "optimizer": DROP},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
@@ -117,7 +121,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "dtype": "float64",
     },
 }
-FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "adamw", "batch norm"]
+FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "ef21-sgdm", "adamw", "batch norm"]
 """Not dropout: ranks that are threads draw from one generator. It is held to the same on real processes."""
 
 

@@ -25,8 +25,19 @@ OWNING: dict[str, dict[str, Any]] = {
     "decentlam": {"name": "decentlam"},
     "momentum tracking": {"name": "momentum-tracking"},
     "gut": {"name": "gut"},
+    "econtrol": {"name": "econtrol", "compression": {"name": "top-k", "fraction": 0.1}},
 }
 """Those that take the local step themselves."""
+
+CENTRAL: dict[str, dict[str, Any]] = {
+    "ef14": {"name": "ef14", "compression": {"name": "top-k", "fraction": 0.1}},
+    "ef21": {"name": "ef21"},
+    "ef21-sgdm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"},
+    "dqsgd": {"name": "dqsgd"},
+    "diana": {"name": "diana"},
+    "ec-sgd-diana": {"name": "ec-sgd-diana", "through": "gather"},
+}
+"""Centralized ones with compressed messages, which all nodes are sent."""
 
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
@@ -34,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name not in {method["name"] for kind in (CORRECTED, OWNING, CENTRAL, SLOW) for method in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},

@@ -20,7 +20,7 @@ from decentral.training.objective import flat
 from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import WIRES, on_ranks
-from tests.wrapping.methods import CORRECTED, METHODS, OWNING, REDUCING, SLOW, Doubling, Drifting, TwoGradients
+from tests.wrapping.methods import CENTRAL, CORRECTED, METHODS, OWNING, REDUCING, SLOW, Doubling, Drifting, TwoGradients
 
 NODES = 4
 
@@ -96,7 +96,7 @@ BARE = {"lr": 0.05, "weight_decay": 1e-4}
 
 
 @pytest.mark.filterwarnings("ignore:.*D2 needs all above")
-@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | SLOW).values(), ids=MORE)
+@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | SLOW | CENTRAL).values(), ids=MORE)
 def test_so_is_one_that_corrects_its_steps_or_takes_them_itself(algorithm: Mapping[str, Any], tmp_path: Path) -> None:
     optimizer = BARE if algorithm in OWNING.values() else DIGITS["optimizer"]
     ready = prepared(tmp_path, algorithm, optimizer=optimizer)
