@@ -9,6 +9,7 @@ With a linear C it is as if one node had compressed the mean of all v: what node
 2020, arXiv:2009.02388). Random-k and sketches of a shared seed are linear, and so is no compression.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from decentral.peer import Peer
 from decentral.seeding import integer_seed
 
 Through = Literal["auto", "gather", "all-reduce"]
-"""auto is all-reduce for a linear compressor, and gather for any other."""
+"""auto is all-reduce where all that is sent is linear, and else gather."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +91,25 @@ class Channel:
     def _at(self) -> tuple[str | int, ...] | None:
         return self.section.path or None
 
-    async def add_mean_(self, target: Tensor, message: Tensor, share: float = 1.0) -> None:
-        """`target += share (1/n) sum_j C(v_j)`, from every node's own message; all nodes get the same bits.
+    async def add_mean_(self, target: Tensor, message: Tensor) -> None:
+        """`target += (1/n) sum_j C(v_j)` from every node's own message; raises what `told` and `add_` raise."""
+        (messages,) = await told((self, message))
+        self.add_(target, messages)
+
+    def add_(self, target: Tensor, messages: Mapping[int, Tensor], share: float = 1.0) -> None:
+        """`target += share (1/n) sum_j C(v_j)`, all nodes to the same bits.
 
         Args:
             target: `(d,)`.
-            message: this node's; after an all-reduce it is that of the mean.
+            messages: that `told` returned.
 
         Raises:
-            DivergedError: the mean is not finite.
             MalformedMessageError: a node sent what is no such message.
         """
-        if not self.by_sum:
-            received = await self.peer.gather((message,))
-            messages = {node: payload[0] for node, payload in received.items()}
-            self.compressor.add(target, dict.fromkeys(messages, share / len(messages)), messages, self.key)
-            return
+        self.compressor.add(target, dict.fromkeys(messages, share / len(messages)), messages, self.key)
+
+    async def _mean_of(self, message: Tensor) -> Tensor:
+        """The message of the mean, in the memory of this node's own."""
         numbers = self.compressor.numbers(message)
         numbers.copy_(await self.peer.all_reduce(numbers))
         if not numbers.is_meta and not bool(torch.isfinite(numbers).all()):
@@ -113,4 +117,18 @@ class Channel:
                 f"node {self.peer.node} diverged in round {self.peer.round}: the mean of all messages is not finite; "
                 "lower optimizer.lr"
             )
-        self.compressor.add(target, {self.peer.node: share}, {self.peer.node: message}, self.key)
+        return message
+
+
+async def told(*sent: tuple[Channel, Tensor]) -> list[dict[int, Tensor]]:
+    """Of each channel whose message is sent, what adds up to all nodes' mean: their messages, by node, or its own.
+
+    All messages travel in one gather, unless all of them may be summed.
+
+    Raises:
+        DivergedError: a mean is not finite.
+    """
+    if all(channel.by_sum for channel, _ in sent):
+        return [{channel.peer.node: await channel._mean_of(message)} for channel, message in sent]
+    received = await sent[0][0].peer.gather(tuple(message for _, message in sent))
+    return [{node: payload[place] for node, payload in received.items()} for place in range(len(sent))]

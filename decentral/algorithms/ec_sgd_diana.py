@@ -9,7 +9,7 @@ the same x and ghat_i node i's minibatch gradient there:
     d_i  = Q(ghat_i - h_i)
     h_i+ = h_i + alpha d_i;    h+ = h + alpha (1/n) sum_i d_i
 
-The mean of all g_i is that of all ghat_i, since h is the mean of all h_i. Every round sends both messages. As in EF14,
+The mean of all g_i is that of all ghat_i, since h is the mean of all h_i. Both messages travel together. As in EF14,
 `- eta g` stands for the step of whichever local optimizer is chosen, and e is in units of parameters; the shifts are in
 units of gradients.
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, buffer
-from decentral.algorithms.channel import Channel, Through
+from decentral.algorithms.channel import Channel, Through, told
 from decentral.algorithms.diana import rate_of_shifts
 from decentral.algorithms.ef14 import EF14State, add_step_
 from decentral.compression import Named
@@ -83,7 +83,8 @@ class ECSGDDIANA(Algorithm):
         shifts.compressor.encode_difference(true, state.shift, state.shift_message, shifts.key, step=alpha)
         add_step_(state.residual, state, gradient.copy_(state.mean), scratch=state.mean)
         channel.compressor.encode_residual(state.residual, state.message, channel.key, state.memory)
-        await channel.add_mean_(state.mean.zero_(), state.message)
+        steps, differences = await told((channel, state.message), (shifts, state.shift_message))
+        channel.add_(state.mean.zero_(), steps)
         state.x.sub_(state.mean)
-        await shifts.add_mean_(state.mean_shift, state.shift_message, share=alpha)
+        shifts.add_(state.mean_shift, differences, share=alpha)
         return loss

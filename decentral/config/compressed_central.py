@@ -18,7 +18,7 @@ class _Compressed(Section):
     through: Literal["auto", "gather", "all-reduce"] = "auto"
     """gather: every node is sent every message, n-1 of them from each. all-reduce: the engine adds messages up, for
     2 (n-1)/n of one from each; for linear compressors alone: random-k and sketch with a shared seed, and none. auto:
-    all-reduce where that can be."""
+    all-reduce where all that is sent is linear, else gather."""
 
 
 class EF14(_Compressed):

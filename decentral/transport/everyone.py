@@ -1,4 +1,4 @@
-"""All ranks together, or some: for all-reduce baselines, for measurement between rounds, and for the inside of groups.
+"""All ranks together, or some: for centralized methods, for measurement between rounds, and for the inside of groups.
 
 Decentralized methods never bring all ranks together.
 """

@@ -172,7 +172,7 @@ def central(
         sizes = [compressor_of(each, space).bytes for each in sent]
         if reduced:  # all but the 8 bytes that say of which round they are
             return sum(ring_all_reduce_bytes(rounds, degree, nodes, size - 8) for size in sizes)
-        return sum(gossip_bytes(rounds, nodes - 1, nodes, size) for size in sizes)
+        return gossip_bytes(rounds, nodes - 1, nodes, sum((size + 7) // 8 * 8 for size in sizes))
 
     return Case(
         settings={"compression": compression, "through": through, **settings},

@@ -131,9 +131,9 @@ def test_all_reduce_agrees_up_to_the_order_of_its_sums(model: dict[str, Any], tm
 
 @pytest.mark.parametrize("name", ["ef14", "ef21", "ef21-sgdm", "econtrol", "dqsgd", "diana", "ec-sgd-diana"])
 def test_centralized_methods_with_compressed_messages_leave_the_same_bits(name: str, tmp_path: Path) -> None:
-    """Everything at its default but for the way of the linear compressor that learns EC-SGD-DIANA's shifts."""
+    """Each at its defaults."""
     optimizer = {"lr": 0.1, "weight_decay": 1e-4} if name == "econtrol" else DIGITS["optimizer"]
-    changed = {"algorithm": {"name": name, "through": "gather"}, "optimizer": optimizer, "rounds": 40}
+    changed = {"algorithm": name, "optimizer": optimizer, "rounds": 40}
     ready, run = prepared(tmp_path, DIGITS, changed)
     (alike, observed), (real, observed_too) = simulated(ready), on_processes(ready, run)
     assert all(torch.equal(alike[0], model) for model in (*alike, *real))

@@ -106,7 +106,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "ef14": {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "shared": False}}, "optimizer": COSINE},
     "ef21-sgdm": {"algorithm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"}},
     "econtrol": {"algorithm": "econtrol", "optimizer": DROP},
-    "ec-sgd-diana": {"algorithm": {"name": "ec-sgd-diana", "through": "gather"}, "optimizer": DROP},
+    "ec-sgd-diana": {"algorithm": "ec-sgd-diana", "optimizer": DROP},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},

@@ -35,7 +35,7 @@ CENTRAL: dict[str, dict[str, Any]] = {
     "ef21-sgdm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"},
     "dqsgd": {"name": "dqsgd"},
     "diana": {"name": "diana"},
-    "ec-sgd-diana": {"name": "ec-sgd-diana", "through": "gather"},
+    "ec-sgd-diana": {"name": "ec-sgd-diana"},
 }
 """Centralized ones with compressed messages, which all nodes are sent."""
 
