@@ -8,8 +8,15 @@ from decentral.algorithms.d2 import D2
 from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.deepsqueeze import DeepSqueeze
+from decentral.algorithms.diana import DIANA
+from decentral.algorithms.dqsgd import DQSGD
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.ec_sgd_diana import ECSGDDIANA
 from decentral.algorithms.ecd import ECD
+from decentral.algorithms.econtrol import EControl
+from decentral.algorithms.ef14 import EF14
+from decentral.algorithms.ef21 import EF21
+from decentral.algorithms.ef21_sgdm import EF21SGDM
 from decentral.algorithms.exact_diffusion import ExactDiffusion
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
@@ -43,4 +50,11 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "momentum-tracking": MomentumTracking,
     "gut": GlobalUpdateTracking,
     "allreduce": AllReduceSGD,
+    "ef14": EF14,
+    "ef21": EF21,
+    "ef21-sgdm": EF21SGDM,
+    "econtrol": EControl,
+    "dqsgd": DQSGD,
+    "diana": DIANA,
+    "ec-sgd-diana": ECSGDDIANA,
 }

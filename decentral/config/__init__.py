@@ -8,6 +8,7 @@ the signature of what they call.
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
+from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -56,8 +57,14 @@ __all__ = [
     "D2",
     "DCD",
     "DDP",
+    "DIANA",
+    "DQSGD",
     "DSGD",
     "ECD",
+    "ECSGDDIANA",
+    "EF14",
+    "EF21",
+    "EF21SGDM",
     "GPT",
     "GRU",
     "IID",
@@ -76,6 +83,7 @@ __all__ = [
     "DeepSqueeze",
     "Digits",
     "Dirichlet",
+    "EControl",
     "ExactDiffusion",
     "Experiment",
     "GlobalUpdateTracking",

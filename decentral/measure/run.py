@@ -130,7 +130,10 @@ def prepare(
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
-    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    if algorithm is not None and not isinstance(method.algorithm, OwnCode):  # which may need numbers
+        algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
+    return ready
 
 
 def _graphs(

@@ -108,6 +108,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "motef": {"algorithm": {"name": "motef", "compression": {"name": "low-rank"}, "consensus_step": 0.2}},
     "deepsqueeze": {"algorithm": {"name": "deepsqueeze", "compression": "sign", "consensus_step": 0.2}},
     "ecd": {"algorithm": {"name": "ecd", "compression": "int8"}},
+    "ef14": {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "shared": False}}, "optimizer": COSINE},
+    "ef21-sgdm": {"algorithm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"}},
+    "econtrol": {"algorithm": "econtrol", "optimizer": DROP},
+    "ec-sgd-diana": {"algorithm": "ec-sgd-diana", "optimizer": DROP},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
@@ -122,7 +126,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "dtype": "float64",
     },
 }
-FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "adamw", "batch norm"]
+FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "ef21-sgdm", "adamw", "batch norm"]
 """Not dropout: ranks that are threads draw from one generator. It is held to the same on real processes."""
 
 

@@ -21,6 +21,7 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import WIRES, on_ranks
 from tests.wrapping.methods import (
+    CENTRAL,
     COMPRESSED,
     CORRECTED,
     METHODS,
@@ -106,7 +107,7 @@ BARE = {"lr": 0.05, "weight_decay": 1e-4}
 
 
 @pytest.mark.filterwarnings("ignore:.*D2 needs all above")
-@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | COMPRESSED | SLOW).values(), ids=MORE)
+@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | COMPRESSED | SLOW | CENTRAL).values(), ids=MORE)
 def test_so_is_one_that_corrects_its_steps_or_takes_them_itself(algorithm: Mapping[str, Any], tmp_path: Path) -> None:
     optimizer = BARE if algorithm in OWNING.values() else DIGITS["optimizer"]
     ready = prepared(tmp_path, algorithm, optimizer=optimizer)
