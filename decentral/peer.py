@@ -23,7 +23,7 @@ from decentral.topology.mixing import Row
 T = TypeVar("T")
 
 Payload = tuple[Tensor, ...]
-"""What one message carries: tensors whose shapes and dtypes are known before the run, most often always the same."""
+"""What one message carries: tensors whose shapes and dtypes are known before the run, as a rule the same in all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
