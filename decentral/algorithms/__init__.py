@@ -12,7 +12,9 @@ from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.momentum_tracking import MomentumTracking
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.relay_sgd import RelaySGD
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -26,5 +28,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "slowmo": SlowMo,
     "momentum-tracking": MomentumTracking,
     "gut": GlobalUpdateTracking,
+    "sgp": StochasticGradientPush,
+    "relay-sgd": RelaySGD,
     "allreduce": AllReduceSGD,
 }
