@@ -15,9 +15,9 @@ the models that have not come yet, of which there are m = n - 1 - sum_j c_ji, ma
     x_i+   = (h_i + sum_j m_ji + m x^0) / n            start
     x_i+   = x_i + (u_i + sum_j m_ji) / n              updates: RelaySGD/Grad, with u = h - x relayed in place of h
 
-`- eta g` stands for the step of whichever local optimizer is chosen. Since each step enters the mean with 1/n and stays
-there, unequal data leave no bias. In the form of updates nothing draws the models together: what differs by rounding
-stays.
+`- eta g` stands for the step of whichever local optimizer is chosen. Where models are relayed, nodes that have heard
+each other agree on where all rest, so unequal data leave no bias. Where updates are, each step is taken by all, but by
+one after the other: nodes differ by those on their way, a bias of O(eta), and nothing takes back what rounding adds.
 
 With several trees, the turns of the topology's schedule, each relays its own part of x: two that have each other's
 inner nodes for leaves halve what the busiest node sends.

@@ -25,32 +25,41 @@ def push(delay: int = 0) -> Equations:
     return equations
 
 
-def relay(form: str) -> Equations:
-    """By distances: a node that is D links away is heard with what it had D - 1 rounds before, once that has been."""
+def relay(form: str, *more: Matrix) -> Equations:
+    """By distances: a node that is D links away is heard with what it had D - 1 rounds before, once that has been.
+
+    Each of the trees, W's and those of `more`, has its part of the columns.
+    """
 
     def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
-        start, n, halves, steps = X, len(X), [], []
-        for k in range(rounds):
+        start, told = X, []
+        trees = [ages(tree) for tree in (W, *more)]
+        parts = np.array_split(np.arange(X.shape[1]), len(trees))
+        for _ in range(rounds):
             S = sgd.step(grad(X), at=X)
-            halves.append(X - S)
-            steps.append(-S)
-            X = np.stack([_relayed(form, i, k, ages(W), halves, steps, X, start) for i in range(n)])
+            told.append(-S if form == "updates" else X - S)
+            X = np.concatenate(
+                [_relayed(form, age, told, X, start)[:, part] for age, part in zip(trees, parts, strict=True)], axis=1
+            )
         return X
 
     return equations
 
 
-def _relayed(
-    form: str, i: int, k: int, age: Matrix, halves: list[Matrix], steps: list[Matrix], X: Matrix, start: Matrix
-) -> Matrix:
-    n = len(X)
-    heard = [(j, k - int(age[i, j])) for j in range(n) if age[i, j] <= k]
-    if form == "updates":
-        return np.asarray(X[i] + sum(steps[when][j] for j, when in heard) / n)
-    total = sum(halves[when][j] for j, when in heard)
-    if form == "arrived":
-        return np.asarray(total / len(heard))
-    return np.asarray((total + (n - len(heard)) * (halves[k][i] if form == "own" else start[i])) / n)
+def _relayed(form: str, age: Matrix, told: list[Matrix], X: Matrix, start: Matrix) -> Matrix:
+    n, k, rows = len(X), len(told) - 1, []
+    for i in range(n):
+        heard = [told[k - int(age[i, j])][j] for j in range(n) if age[i, j] <= k]
+        missing = n - len(heard)
+        rows.append(
+            {
+                "arrived": sum(heard) / len(heard),
+                "own": (sum(heard) + missing * told[k][i]) / n,
+                "start": (sum(heard) + missing * start[i]) / n,
+                "updates": X[i] + sum(heard) / n,
+            }[form]
+        )
+    return np.stack(rows)
 
 
 def ages(W: Matrix) -> Matrix:

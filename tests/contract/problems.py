@@ -55,8 +55,13 @@ GRAPHS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
 @cache
 def graph(name: str) -> Topology:
     """One of GRAPHS, with Metropolis weights."""
-    shipped, nodes, options = GRAPHS[name]
-    return gallery.load(example_with(topology={"name": shipped, **options}).topology, nodes, Path())
+    family, nodes, options = GRAPHS[name]
+    return shipped(family, nodes, **options)
+
+
+def shipped(name: str, nodes: int, **options: Any) -> Topology:
+    """A topology of the gallery, by its section."""
+    return gallery.load(example_with(topology={"name": name, **options}).topology, nodes, Path())
 
 
 def pushing(topology: Topology) -> tuple[Topology, str]:

@@ -13,6 +13,7 @@ import torch
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.config import Transport
 from decentral.transport.launcher import launched
 from decentral.transport.world import World
@@ -44,6 +45,7 @@ def directed_variations() -> Iterator[tuple[str, Algorithm]]:
         for overlaps in (False, True):
             yield on, Push(**plain(overlaps=overlaps))
             yield on, Addressed(**plain(overlaps=overlaps))
+            yield on, StochasticGradientPush(**plain(delay=2 * overlaps))
         for order in ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate") if on in DOUBLY else ():
             yield on, DSGD(**plain(order=order))
 

@@ -11,7 +11,7 @@ from .topologies import lopsided, named, of, one_peer_exponential, random_matchi
 
 
 def verdicts(topology: Topology) -> dict[str, Verdict]:
-    return {verdict.method: verdict for verdict in admissions(analyze(topology))}
+    return {verdict.method: verdict for verdict in admissions(topology, analyze(topology))}
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,20 @@ OWNING: dict[str, dict[str, Any]] = {
 }
 """Those that take the local step themselves."""
 
+SUMMED: dict[str, dict[str, Any]] = {
+    "sgp": {"name": "sgp"},
+    "sgp overlapped": {"name": "sgp", "delay": 1},
+    "relay-sgd": {"name": "relay-sgd"},
+}
+"""Those that pass on sums; alone they are the optimizer that there is."""
+
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name not in {method["name"] for of in (CORRECTED, OWNING, SUMMED, SLOW) for method in of.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
