@@ -19,7 +19,7 @@ shows what staleness costs. So nothing is under way between rounds: the sum of u
 is the invariant, and a checkpoint holds both. The paper's own tau bounds the delay of messages that come when they
 come; here each comes exactly tau rounds late, so runs repeat bit for bit.
 
-    u    state.half, then x    w    state.weight    z    state.x    y, w under way    state.under_way
+    w    state.weight    z    state.x    y, w, of this round and those under way    state.told
 
 w is float64 whatever x is: its relative error is that of all numbers of z at once, it may fall far below 1 where little
 is received, and it adds 8 bytes to a message.
@@ -44,8 +44,7 @@ from decentral.topology.topology import Topology
 @dataclass(slots=True)
 class PushState(State):
     weight: Tensor  # () w, float64
-    half: Tensor  # (d,) scratch: y of this round
-    under_way: list[Payload]  # (d,) y and () w of the last tau rounds, the oldest first
+    told: list[Payload]  # (d,) y and () w of the last tau rounds and of this one, round k at place k mod (tau + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,41 +58,36 @@ class StochasticGradientPush(Algorithm):
         return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> PushState:
-        return PushState(
-            x=x,
-            local=self.local.bind(x, peer.layout),
-            weight=x.new_ones((), dtype=torch.float64),
-            half=torch.empty_like(x),
-            under_way=[],
-        )
+        one = x.new_ones((), dtype=torch.float64)
+        told: list[Payload] = [(torch.zeros_like(x), one.clone()) for _ in range(self.delay + 1)]
+        return PushState(x=x, local=self.local.bind(x, peer.layout), weight=one, told=told)
 
     async def step(self, state: PushState, peer: Peer) -> Tensor:
         if self.delay:
             return await self._overlapped(state, peer)
         loss = await self._half_step(state, peer)
-        own = state.half, state.weight
+        own = state.told[0]
         _add_up(state, peer.row().weights, {peer.node: own, **await peer.exchange(own)})
         return loss
 
     async def _half_step(self, state: PushState, peer: Peer) -> Tensor:
+        place = peer.round % len(state.told)
+        half, _ = state.told[place]
         loss, gradient = await peer.gradient(state.x)
         # y = w z + (z' - z), with z' what the optimizer makes of z: where w is 1 that is z' to the bit.
-        torch.mul(state.x, state.weight - 1, out=state.half)
+        torch.mul(state.x, state.weight - 1, out=half)
         state.local.step(gradient)
-        state.half.add_(state.x)
+        state.told[place] = half.add_(state.x), state.weight
         return loss
 
     async def _overlapped(self, state: PushState, peer: Peer) -> Tensor:
         due = peer.round - self.delay
-        ticket = await peer.post(state.under_way[0], due) if due >= 0 else None
+        ticket = await peer.post(state.told[due % len(state.told)], due) if due >= 0 else None
         loss = await self._half_step(state, peer)
-        own = state.half, state.weight
-        received = {} if ticket is None else await peer.collect(ticket)
+        received = await peer.collect(ticket) if ticket is not None else {}
         late = {j: peer.row(due).weights[j] for j in received}
+        own = state.told[peer.round % len(state.told)]
         _add_up(state, {peer.node: peer.row().weights[peer.node], **late}, {peer.node: own, **received})
-        state.under_way.append(own)
-        # What has been collected is under way no more, and the next y takes its memory.
-        state.half = torch.empty_like(state.half) if ticket is None else state.under_way.pop(0)[0]
         return loss
 
 

@@ -1,6 +1,6 @@
 """What a method will cost before it runs: bytes and seconds per round, memory per node, and how to launch it."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import torch
 
@@ -50,8 +50,15 @@ def _carried_bytes(prepared: Prepared, node: int) -> int:
     if prepared.algorithm is None:
         return 0
     state = prepared.algorithm.init(prepared.meta(), prepared.peer(node))
-    held = [getattr(state, field.name) for field in fields(state) if field.name != "x"]
-    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
+    return sum(_tensor_bytes(getattr(state, field.name)) for field in fields(state) if field.name not in ("x", "local"))
+
+
+def _tensor_bytes(value: object) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict | list | tuple):
+        return sum(map(_tensor_bytes, value.values() if isinstance(value, dict) else value))
+    return sum(_tensor_bytes(getattr(value, field.name)) for field in fields(value)) if is_dataclass(value) else 0
 
 
 def _optimizer_vectors(local: LocalOptimizer) -> float:

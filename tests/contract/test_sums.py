@@ -59,8 +59,9 @@ def kept_by_senders(run: Run, topology: Topology, rounds: int, delay: int) -> tu
     """What is under way after so many rounds: of each round's y and w all that its sender did not keep."""
     total, weight = np.zeros(DIMENSION), 0.0
     for node, state in run.states.items():
-        for age, (y, w) in enumerate(reversed(state.under_way)):  # type: ignore[attr-defined]
-            share = 1 - topology.row(node, rounds - 1 - age).weights[node]
+        for when in range(max(rounds - delay, 0), rounds):
+            y, w = state.told[when % (delay + 1)]  # type: ignore[attr-defined]
+            share = 1 - topology.row(node, when).weights[node]
             total, weight = total + share * y.numpy(), weight + share * float(w)
     return total, weight
 
@@ -104,6 +105,18 @@ def test_whoever_sends_more_than_it_receives_counts_no_less(delay: int) -> None:
         return float(np.square(run.final - problem.optimum).sum())
 
     assert 3 < bias(0.04) / bias(0.02) < 5
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_from_one_round_of_delay_on_the_wire_is_hidden_behind_the_gradient(delay: int) -> None:
+    topology = shipped("one_peer_exponential", 8)
+    dry, peer = DryNode(8), Peer(0, 8, partial(topology.row, 0), LAYOUTS["one block"])
+    algorithm = StochasticGradientPush(local=sgd(0.1), delay=delay)
+    state = algorithm.init(torch.empty(DIMENSION, device="meta"), peer)
+    for peer.round in range(3):
+        dry.advance(algorithm.step(state, peer))
+    behind = [[exchange.behind for exchange in did.exchanges] for did in dry.rounds]
+    assert behind == ([[], [1], [1]] if delay else [[0], [0], [0]])
 
 
 def test_what_comes_late_is_refused_where_a_node_keeps_nothing_until_then() -> None:
