@@ -63,7 +63,7 @@ class RelayState(State):
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySGD(Algorithm):
-    mixing: ClassVar[Kind] = "symmetric"
+    mixing: ClassVar[Kind] = "column-stochastic"  # any
     uses_weights: ClassVar[bool] = False
 
     form: Form = "arrived"

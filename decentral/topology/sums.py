@@ -47,8 +47,6 @@ def check_relay_sum(graph: Topology, trees: int | None = None) -> None:
             or fewer.
     """
     period = graph.schedule.period
-    if graph.schedule.kind != "symmetric":
-        raise ConfigError(f"RelaySum needs undirected links, and those of {graph.name} are directed; try tree")
     if period is None:
         raise ConfigError(f"RelaySum needs fixed trees, and {graph.name} draws its links anew in each turn; try tree")
     for turn in range(period):
@@ -58,8 +56,12 @@ def check_relay_sum(graph: Topology, trees: int | None = None) -> None:
 
 
 def _check_tree(matrix: MixingMatrix, where: str) -> None:
-    links = nx.from_scipy_sparse_array(matrix.sparse)
-    links.remove_edges_from([*nx.selfloop_edges(links)])
+    arcs = nx.from_scipy_sparse_array(matrix.sparse, create_using=nx.DiGraph)
+    arcs.remove_edges_from([*nx.selfloop_edges(arcs)])
+    for i, j in arcs.edges:
+        if not arcs.has_edge(j, i):
+            raise ConfigError(f"RelaySum needs undirected links, found {j} -> {i} alone in {where}; try tree")
+    links = arcs.to_undirected()
     surplus = links.number_of_edges() - matrix.n + 1
     if not nx.is_connected(links):
         raise ConfigError(f"RelaySum needs a tree, and {where} does not connect all nodes; try tree")

@@ -103,7 +103,7 @@ def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath, *, 
     if weakest(needed, found) != needed:
         raise ConfigError(
             f"the mixing matrix of {graph.name} is {found}, and {type(algorithm).__name__} needs one that is {needed}: "
-            "else the mean of all models drifts; take an undirected graph, or one whose nodes send and receive equally",
+            "else the mean of all models drifts; take undirected links, nodes that send and receive equally, or sgp",
             at,
         )
     if not isinstance(algorithm, Hierarchical):

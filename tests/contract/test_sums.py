@@ -280,7 +280,7 @@ def test_two_trees_spare_the_busiest_node() -> None:
         ),
         (shipped("tree", 8), 2, r"has 1 tree\(s\), one for each of its turns; found trees: 2"),
         (shipped("star", 6, schedule="matchings"), 5, "turn 0 of star does not connect all nodes"),
-        (directed("cycle-4"), 1, "needs one that is symmetric"),
+        (directed("cycle-4"), 1, "needs undirected links, found 3 -> 0 alone in cycle-4"),
     ],
 )
 def test_what_is_no_tree_is_refused(topology: Topology, trees: int, told: str) -> None:

@@ -23,29 +23,29 @@ FIXED = {
     "exact-diffusion": "changes from turn to turn, and Exact Diffusion needs the same in all",
     "gut": "changes from turn to turn, and GUT needs the same in all",
 }
-UNDIRECTED = dict.fromkeys(("d2", "exact-diffusion", "decentlam", "relay-sgd"), "needs one that is symmetric")
-DRAWN = FIXED | {"relay-sgd": "draws its links anew in each turn"}
-LOOSE = FIXED | {"relay-sgd": "does not connect all nodes"}
-ARROWS = FIXED | UNDIRECTED
-COLUMNS = {name: "is column-stochastic" for name in CASES if name != "sgp"}
+DRAWN = {"relay-sgd": "draws its links anew in each turn"}
+LOOSE = {"relay-sgd": "does not connect all nodes"}
+ONE_WAY = {"relay-sgd": "needs undirected links"}
+ARROWS = FIXED | dict.fromkeys(("d2", "exact-diffusion", "decentlam"), "needs one that is symmetric")
+COLUMNS = dict.fromkeys((name for name in CASES if name != "sgp"), "is column-stochastic")
 
 FAMILIES: dict[str, tuple[dict[str, Any] | None, int, dict[str, str]]] = {
-    "matcha": ({"name": "torus", "schedule": {"name": "matcha", "budget": 0.5}}, 9, DRAWN),
-    "matchings": ({"name": "ring", "schedule": "matchings"}, 7, LOOSE),
-    "random matchings": ({"name": "hypercube", "schedule": "random-matchings"}, 8, DRAWN),
-    "EquiDyn": ({"name": "equi_dyn"}, 7, DRAWN),
-    "EquiDyn, directed": ({"name": "equi_dyn", "directed": True}, 7, ARROWS),
-    "Base-2": ({"name": "base_k"}, 7, LOOSE),
-    "Base-3": ({"name": "base_k", "k": 2}, 10, LOOSE),
-    "one-peer exponential": ({"name": "one_peer_exponential"}, 8, ARROWS),
-    "2-peer exponential": ({"name": "k_peer_exponential", "k": 2}, 9, ARROWS),
-    "groups": ({"name": "hierarchical", "groups": 3}, 9, LOOSE),
+    "matcha": ({"name": "torus", "schedule": {"name": "matcha", "budget": 0.5}}, 9, FIXED | DRAWN),
+    "matchings": ({"name": "ring", "schedule": "matchings"}, 7, FIXED | LOOSE),
+    "random matchings": ({"name": "hypercube", "schedule": "random-matchings"}, 8, FIXED | DRAWN),
+    "EquiDyn": ({"name": "equi_dyn"}, 7, FIXED | DRAWN),
+    "EquiDyn, directed": ({"name": "equi_dyn", "directed": True}, 7, ARROWS | DRAWN),
+    "Base-2": ({"name": "base_k"}, 7, FIXED | LOOSE),
+    "Base-3": ({"name": "base_k", "k": 2}, 10, FIXED | LOOSE),
+    "one-peer exponential": ({"name": "one_peer_exponential"}, 8, ARROWS | ONE_WAY),
+    "2-peer exponential": ({"name": "k_peer_exponential", "k": 2}, 9, ARROWS | ONE_WAY),
+    "groups": ({"name": "hierarchical", "groups": 3}, 9, FIXED | LOOSE),
     "double trees": (
         {"name": "double_binary_trees", "apart": True},
         7,
         FIXED | {"relay-sgd": r"has 2 tree\(s\), one for each of its turns; found trees: 1"},
     ),
-    "one way": (None, 4, COLUMNS),
+    "one way": (None, 4, COLUMNS | ONE_WAY),
 }
 """Topology section, nodes, and who is refused why. All others run."""
 

@@ -74,7 +74,7 @@ def test_who_may_run(topology: Topology, admitted: set[str]) -> None:
         (named("double_binary_trees", 8, apart=True), "RelaySum", "relay-sgd with trees: 2"),
         (named("star", 6, schedule="matchings"), "RelaySum", "turn 0 of star does not connect all nodes"),
         (random_matchings(8), "RelaySum", "draws its links anew"),
-        (one_peer_exponential(8), "RelaySum", "are directed"),
+        (one_peer_exponential(8), "RelaySum", "needs undirected links, found 1 -> 0 alone in turn 0"),
     ],
 )
 def test_why(topology: Topology, method: str, reason: str) -> None:
