@@ -8,19 +8,19 @@ m = 0, c = 0 before the first round:
     x_i+   = (h_i + sum_j m_ji) / (1 + sum_j c_ji)                                                  arrived
 
 with m_ki and c_ki those of the round before in the second line, of this round in the third. So x_i+ is the mean of the
-h of all nodes, each as old as the way from there is long, and once the widest way is gone the count is n. Until then
-the models that have not come yet, of which there are m = n - 1 - sum_j c_ji, may be filled in:
+h of all nodes, each as old as the way from there is long, and once the longest way is gone the count is n. Until then
+something else may stand for the p = n - 1 - sum_j c_ji models that have not come yet:
 
-    x_i+   = (h_i + sum_j m_ji + m h_i) / n            own
-    x_i+   = (h_i + sum_j m_ji + m x^0) / n            start
+    x_i+   = (h_i + sum_j m_ji + p h_i) / n            own
+    x_i+   = (h_i + sum_j m_ji + p x^0) / n            start
     x_i+   = x_i + (u_i + sum_j m_ji) / n              updates: RelaySGD/Grad, with u = h - x relayed in place of h
 
 `- eta g` stands for the step of whichever local optimizer is chosen. Where models are relayed, nodes that have heard
 each other agree on where all rest, so unequal data leave no bias. Where updates are, each step is taken by all, but by
 one after the other: nodes differ by those on their way, a bias of O(eta), and nothing takes back what rounding adds.
 
-With several trees, the turns of the topology's schedule, each relays its own part of x: two that have each other's
-inner nodes for leaves halve what the busiest node sends.
+With several trees, the turns of the topology's schedule, each relays its own part of x. In a binary tree there are nodes
+that send the model three times; with two that have each other's inner nodes for leaves, none sends over four halves.
 
     m_ki, c_ki of the round before   heard, counts of each tree      h or u   state.own
 
