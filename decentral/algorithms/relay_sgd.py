@@ -19,7 +19,7 @@ something else may stand for the p = n - 1 - sum_j c_ji models that have not com
 each other agree on where all rest, so unequal data leave no bias. Where updates are, each step is taken by all, but by
 one after the other: nodes differ by those on their way, a bias of O(eta), and nothing takes back what rounding adds.
 
-With several trees, the turns of the topology's schedule, each relays its own part of x. In a binary tree there are nodes
+With several trees, turns of the topology's schedule, each relays its own part of x. In a binary tree there are nodes
 that send the model three times; with two that have each other's inner nodes for leaves, none sends over four halves.
 
     m_ki, c_ki of the round before   heard, counts of each tree      h or u   state.own
