@@ -27,7 +27,9 @@ from decentral.algorithms.motef import MoTEF
 from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.relay_sgd import RelaySGD
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -49,6 +51,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "slowmo": SlowMo,
     "momentum-tracking": MomentumTracking,
     "gut": GlobalUpdateTracking,
+    "sgp": StochasticGradientPush,
+    "relay-sgd": RelaySGD,
     "allreduce": AllReduceSGD,
     "ef14": EF14,
     "ef21": EF21,

@@ -48,6 +48,7 @@ from decentral.config.data import (
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.config.sums import RelaySGD, StochasticGradientPush
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -113,12 +114,14 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RelaySGD",
     "Schedule",
     "Section",
     "Shards",
     "Shift",
     "SlowMo",
     "Static",
+    "StochasticGradientPush",
     "Topology",
     "Transport",
 ]

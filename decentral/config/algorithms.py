@@ -20,6 +20,7 @@ from decentral.config.corrections import (
 )
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
+from decentral.config.sums import RelaySGD, StochasticGradientPush
 
 
 class Optimizer(OpenSection):
@@ -98,6 +99,8 @@ Algorithm = Annotated[
     | Annotated[SlowMo, Tag("slowmo")]
     | Annotated[MomentumTracking, Tag("momentum-tracking")]
     | Annotated[GlobalUpdateTracking, Tag("gut")]
+    | Annotated[StochasticGradientPush, Tag("sgp")]
+    | Annotated[RelaySGD, Tag("relay-sgd")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

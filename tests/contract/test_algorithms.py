@@ -16,6 +16,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.quasi_global_adam import Variant
+from decentral.algorithms.relay_sgd import Form
 from decentral.compression import Space, compressor_of
 from decentral.peer import Layout, LossAndGradient, Peer
 from decentral.topology.groups import members
@@ -23,9 +24,9 @@ from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle, oracle_central, oracle_compressed, oracle_correction
+from tests.contract import oracle, oracle_central, oracle_compressed, oracle_correction, oracle_sums
 from tests.contract.oracle_central import coded
-from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
+from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph, pushing, spanning
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
 
@@ -96,6 +97,28 @@ class Case:
     def among(self, optimizers: Sequence[str]) -> list[str]:
         """Those of some optimizers that it is run with, or the one that stands for all."""
         return [name for name in optimizers if name in self.optimizers] or [self.optimizers[0]]
+
+
+def push(delay: int) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        return gossip_bytes(rounds - delay, degree, nodes, vector) + (rounds - delay) * degree * 8
+
+    equations, settings = oracle_sums.push(delay), {"delay": delay}
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, suited=pushing, **SUMMED)
+
+
+def relay(form: str) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        return gossip_bytes(rounds, degree, nodes, vector) + rounds * degree * 8
+
+    is_alone_exact = form != "updates"  # x + (x' - x) is not x' to the bit
+    return Case(
+        settings={"form": form},
+        equations=oracle_sums.relay(form),
+        bytes_sent=bytes_sent,
+        suited=spanning,
+        **(SUMMED | {"alone": is_alone_exact}),
+    )
 
 
 def hierarchical(order: str, between: str, size: int, every: int = 1) -> Case:
@@ -247,6 +270,7 @@ SHARED = {"name": "random-k", "k": 4}
 SAMPLED = {"name": "random-k", "k": 4, "shared": False, "unbiased": True}
 SKETCH = {"name": "sketch", "fraction": 0.5, "unbiased": True}
 QUANTIZED = {"name": "qsgd", "bits": 4, "block": 8}
+SUMMED: dict[str, Any] = {"mean": False, **CORRECTED}
 
 CASES: dict[str, dict[str, Case]] = {
     "dsgd": {
@@ -361,6 +385,8 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "momentum-tracking": {"": owning(oracle_correction.momentum_tracking, vectors=2, momentum=0.8)},
     "gut": {"": owning(oracle_correction.global_update_tracking, mu=0.7)},
+    "sgp": {"": push(0), "overlapped": push(1), "three rounds late": push(3)},
+    "relay-sgd": {form: relay(form) for form in get_args(Form)},
     "allreduce": {
         "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6, centralized=True),
     },
@@ -569,7 +595,7 @@ def dry(
 
 def few(case: Case) -> Topology:
     """Four nodes on a path, or as many as two groups have."""
-    return graph("path-4") if case.size == 1 else case.on(graph("path-2"))
+    return case.on(graph("path-4" if case.size == 1 else "path-2"))
 
 
 def simulate_few(case: Case, algorithm: Algorithm, dtype: torch.dtype, layout: Layout) -> Run:

@@ -49,14 +49,22 @@ CENTRAL: dict[str, dict[str, Any]] = {
     "ec-sgd-diana": {"name": "ec-sgd-diana"},
 }
 """Centralized ones with compressed messages, which all nodes are sent."""
+SUMMED: dict[str, dict[str, Any]] = {
+    "sgp": {"name": "sgp"},
+    "sgp overlapped": {"name": "sgp", "delay": 1},
+    "relay-sgd": {"name": "relay-sgd"},
+}
+"""Those that pass on sums; alone they are the optimizer that there is."""
 
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
+
+ELSEWHERE = (CORRECTED, OWNING, COMPRESSED, CENTRAL, SUMMED, SLOW)
 
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {m["name"] for kind in (CORRECTED, OWNING, COMPRESSED, CENTRAL, SLOW) for m in kind.values()}
+        if name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},

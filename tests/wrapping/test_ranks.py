@@ -18,7 +18,7 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import on_ranks
 from tests.wrapping.features import FEATURES, bare_sgd, batches, sgd
-from tests.wrapping.methods import CENTRAL, CORRECTED, METHODS, OWNING, SLOW, Drifting, TwoGradients
+from tests.wrapping.methods import CENTRAL, CORRECTED, METHODS, OWNING, SLOW, SUMMED, Drifting, TwoGradients
 
 NODES = 4
 
@@ -164,6 +164,7 @@ CHECKPOINTED: dict[str, dict[str, Any]] = {
     "dsgd in bfloat16": {"name": "dsgd", "compression": "bf16"},
     "a memory of its own": {"name": Drifting},
     "two gradients": {"name": TwoGradients},
+    "sgp overlapped": SUMMED["sgp overlapped"],
     **{name: (CORRECTED | OWNING | SLOW)[name] for name in ("tracking adapt-while-communicate", "gut", "slowmo")},
     **{name: CENTRAL[name] for name in ("ef21-sgdm", "ec-sgd-diana")},
 }
