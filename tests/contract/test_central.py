@@ -216,7 +216,7 @@ def test_all_nodes_hold_the_same_bits(name: str, label: str, dtype: torch.dtype)
 # Methods that must agree.
 
 
-@pytest.mark.parametrize("name", [*CASES.keys() & {"ef14", "ef21", "ef21-sgdm", "dqsgd", "diana", "ec-sgd-diana"}])
+@pytest.mark.parametrize("name", ["ef14", "ef21", "ef21-sgdm", "dqsgd", "diana", "ec-sgd-diana"])
 def test_without_compression_it_is_all_reduce_sgd(name: str) -> None:
     """Momentum and weight decay too, as far as averages of local steps are steps with averages."""
     local = sgd(0.05, momentum=0.5, weight_decay=0.1)
