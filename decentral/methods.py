@@ -81,8 +81,8 @@ def _described(method: ResolvedMethod) -> str:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
     if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
-    if isinstance(method.algorithm, DSGD | Choco):
-        words += compression_words(method.algorithm.compression)
+    if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
+        words += compression_words(compression)
     if isinstance(method.algorithm, PowerGossip):
         given = method.algorithm.model_dump(include={"rank", "iterations"}, exclude_defaults=True)
         words += [f"{key}={value}" for key, value in given.items()]
@@ -118,6 +118,9 @@ def _differences(method: ResolvedMethod, rivals: Sequence[ResolvedMethod]) -> li
 
 def _traits(method: ResolvedMethod) -> dict[str, Any]:
     traits = method.algorithm.model_dump(exclude={"name"})
+    for key in traits:
+        if isinstance(section := getattr(method.algorithm, key), Section):
+            traits[key] = " ".join(compression_words(section)) or "none"
     if not method.algorithm.centralized:
         graph = method.topology
         schedule = " ".join(schedule_words(graph)) or "static"

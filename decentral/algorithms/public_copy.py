@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from decentral.algorithms.flow import add_difference_
@@ -106,8 +107,11 @@ class EdgeCopies:
         return x
 
 
-def contractive(compression: Named, x: Tensor, peer: Peer) -> Compressor:
+def contractive(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
     """The compressor that is named, for `x: (d,)`, compiled if need be, for a method that keeps public copies with it.
+
+    Args:
+        sums: the dtype of what messages are added to; that of x unless given.
 
     Raises:
         ConfigError: it is not contractive, so that a copy would not come nearer to what it is a copy of; or x is on a
@@ -121,6 +125,34 @@ def contractive(compression: Named, x: Tensor, peer: Peer) -> Compressor:
             "would not converge; required: a contractive compressor (unbiased: false, more bits, or smaller blocks)",
             section.path or None,
         )
+    return in_main_memory(compression, x, peer, sums)
+
+
+def unbiased(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
+    """The same for a method that averages the compressor's errors out.
+
+    Raises:
+        ConfigError: it is not unbiased; or x is on a GPU.
+    """
+    section = section_of(compression)
+    compressor = compressor_of(section, Space.of(x, peer.layout))
+    if compressor.variance is None:
+        raise ConfigError(
+            f"found {section.name}, whose mean is not the vector itself; required: an unbiased compressor (qsgd, int8, "
+            "natural, or random-k and sketch with unbiased: true), or a method for contractive ones such as choco or "
+            "beer",
+            section.path or None,
+        )
+    return in_main_memory(compression, x, peer, sums)
+
+
+def in_main_memory(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
+    """The same for a method that asks for no property of it.
+
+    Raises:
+        ConfigError: x is on a GPU.
+    """
+    section = section_of(compression)
     if x.device.type == "cuda":
         raise ConfigError(
             f"found a model on {x.device}; compressed differences are made in main memory so far: set device: cpu, or "
@@ -128,8 +160,8 @@ def contractive(compression: Named, x: Tensor, peer: Peer) -> Compressor:
             section.path or None,
         )
     if x.device.type == "cpu":
-        warm_up(section, x.dtype)
-    return compressor
+        warm_up(section, x.dtype, sums)
+    return compressor_of(section, Space.of(x, peer.layout))
 
 
 def settled(consensus_step: float | Literal["auto"]) -> float:

@@ -63,14 +63,18 @@ def compressor_of(compression: Named, space: Space) -> Compressor:
 
 
 @cache
-def warm_up(section: Any, dtype: torch.dtype) -> None:
-    """Compile what a section's compressor runs, or load it from disk, before a clock runs."""
+def warm_up(section: Any, dtype: torch.dtype, sums: torch.dtype | None = None) -> None:
+    """Compile what a section's compressor runs, or load it from disk, before a clock runs.
+
+    Args:
+        sums: the dtype of what messages are added to; that of the vectors unless given.
+    """
     if dtype not in DTYPES:
         return
     x = torch.linspace(-1, 1, 3 * SAMPLE, dtype=dtype)  # so many that a selection takes a sample
     compressor, key = compressor_of(section, Space.of(x)), Key(0, 0, 0)
     message = compressor.encode_difference(x, torch.zeros_like(x), compressor.message(), key)
-    compressor.add(compressor.decode(message, x, key), {0: 1.0}, {0: message}, key)
+    compressor.add(compressor.decode(message, x, key).to(sums or dtype), {0: 1.0}, {0: message}, key)
 
 
 def _sparse(space: Space, choice: Choice, values: Section, unbiased: bool = False) -> Sparse:

@@ -111,6 +111,16 @@ class Compressor(ABC):
         """Whether C(x + y) = C(x) + C(y) in one round, so that means may be taken of messages."""
         return False
 
+    @property
+    def summed_bytes(self) -> int:
+        """Of a linear compressor's message, from its start, those that are numbers to be added up."""
+        return self.bytes
+
+    def numbers(self, message: Tensor) -> Tensor:
+        """A linear compressor's message as a vector, a view: with the mean of all nodes' in its place, it is the
+        message of the mean."""
+        return message[: self.summed_bytes].view(self.space.dtype)
+
     def message(self, device: torch.device | str = "cpu") -> Tensor:
         """An empty message `(bytes,)` of uint8, to be filled by one of the encodings."""
         return torch.zeros(self.bytes, dtype=torch.uint8, device=device)
@@ -165,18 +175,24 @@ class Compressor(ABC):
     def add(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor], key: Key) -> None:
         """`x <- x + sum_j weights[j] C(x_j)`, in ascending j, from messages of the key's round.
 
-        Each product and each sum is rounded. With weight 1 it is bit for bit what `encode_difference` does to its
-        reference.
+        Each product and each sum is rounded to the dtype of x. With weight 1 it is bit for bit what `encode_difference`
+        does to its reference.
+
+        Args:
+            x: `(d,)`, of the dtype of the vectors; or float64, for sums over all rounds.
+            weights: of the messages, by node.
+            messages: by node.
+            key: of one of them; its node is who is told of, should one be wrong.
 
         Raises:
             MalformedMessageError: one of them is not such a message; none was added.
         """
         if x.is_meta:
             return
-        ordered, target = sorted(weights.items()), self._numbers(x)
+        ordered, target = sorted(weights.items()), self._numbers(x, torch.float64)
         parts = [self.read(messages[j], key, j) for j, _ in ordered]
         for (_, weight), part in zip(ordered, parts, strict=True):
-            self._decode(part, Sink(target, self.space.number(weight), True), key)
+            self._decode(part, Sink(target, target.dtype.type(weight), True), key)
         torch.autograd.graph.increment_version(x)
 
     @abstractmethod
@@ -236,9 +252,9 @@ class Compressor(ABC):
             who = "a message" if sender is None else f"what node {sender} sent"
             raise MalformedMessageError(f"node {key.node} cannot read {who} in round {key.round}: {error}") from None
 
-    def _numbers(self, vector: Tensor) -> Array:
-        flat = vector.detach()
-        if not is_fusible([flat]) or flat.dtype != self.space.dtype or flat.numel() != self.space.size:
+    def _numbers(self, vector: Tensor, wider: torch.dtype | None = None) -> Array:
+        flat, fitting = vector.detach(), (self.space.dtype, wider)
+        if not is_fusible([flat]) or flat.dtype not in fitting or flat.numel() != self.space.size:
             raise ValueError(
                 f"found {flat.numel()} numbers of {flat.dtype} on {flat.device}; {type(self).__name__} was made for "
                 f"contiguous vectors of {self.space.size} numbers of {self.space.dtype} in main memory"

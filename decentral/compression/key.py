@@ -10,7 +10,7 @@ import numpy as np
 from decentral.compiled import compiled
 
 _MASK = (1 << 64) - 1
-_SHARED = 0xC0FFEE
+_SHARED = 0xC0FFEE  # 24 bits
 
 
 class Key(NamedTuple):
@@ -19,6 +19,7 @@ class Key(NamedTuple):
     seed: int
     round: int
     node: int
+    message: int = 0  # of those that the node sends in this round, each of which is random on its own
 
     @property
     def own(self) -> int:
@@ -32,7 +33,7 @@ class Key(NamedTuple):
 
     def _stream(self, last: int) -> int:
         state = 0
-        for word in (self.seed, self.round, last):
+        for word in (self.seed, self.round, last + (self.message << 57)):
             state = _scrambled(state ^ (word & _MASK))
         return state
 

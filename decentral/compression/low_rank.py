@@ -158,7 +158,7 @@ def _orthonormal(rows: Array) -> Array:
 @compiled
 def _multiply(p: Any, q: Any, target: Any, weight: Any, adding: Any) -> None:
     """`target += weight * P Q^T`, or `<- P Q^T`: its products added in ascending order of the columns."""
-    values = np.empty(target.shape[1], target.dtype)
+    values = np.empty(target.shape[1], p.dtype)
     for i in range(target.shape[0]):
         row = target[i]
         for j in range(row.size):

@@ -71,7 +71,8 @@ class Natural(Compressor):
         return Parts(exponents, words)
 
     def _decode(self, parts: Parts, sink: Sink, key: Key) -> None:  # noqa: ARG002
-        _decode(*parts, infinity(self.space.number), *sink)
+        values = np.empty(CHUNK, self.space.number)
+        _decode(*parts, infinity(self.space.number), values, *sink)
 
 
 @compiled
@@ -112,8 +113,7 @@ def _encode(
 
 
 @compiled
-def _decode(exponents: Any, words: Any, like: Any, target: Any, weight: Any, adding: Any) -> None:
-    values = np.empty(CHUNK, target.dtype)
+def _decode(exponents: Any, words: Any, like: Any, values: Any, target: Any, weight: Any, adding: Any) -> None:
     for start in range(0, target.size, CHUNK):
         size = min(CHUNK, target.size - start)
         _values(values[:size], exponents[start : start + size], words[start // 64 : (start + size + 63) // 64], like)

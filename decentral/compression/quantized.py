@@ -285,12 +285,12 @@ def _has_lowest(codes: Any, bits: Any) -> Any:
 
 @compiled
 def _decode(codes: Any, scales: Any, unit: Any, bits: Any, span: Any, target: Any, weight: Any, adding: Any) -> None:
-    ints, values = np.empty(CHUNK, np.int8), np.empty(CHUNK, target.dtype)
+    ints, values = np.empty(CHUNK, np.int8), np.empty(CHUNK, scales.dtype)
     for block in range(scales.size):
         end, worth = min((block + 1) * span, target.size), unit * scales[block]
         for start in range(block * span, end, CHUNK):
             size = min(CHUNK, end - start)
             unpack(ints[:size], codes[start * bits // 8 :], bits)
             for i in range(size):
-                values[i] = target.dtype.type(ints[i]) * worth
+                values[i] = scales.dtype.type(ints[i]) * worth
             settle(target, start, weight, values[:size], adding)

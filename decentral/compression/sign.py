@@ -124,7 +124,7 @@ def _encode(x: Any, reference: Any, ends: Any, words: Any, scales: Any, limit: A
 
 @compiled
 def _decode(words: Any, scales: Any, ends: Any, like: Any, target: Any, weight: Any, adding: Any) -> None:
-    values = np.empty(CHUNK, target.dtype)
+    values = np.empty(CHUNK, scales.dtype)
     tensor = 0
     for start in range(0, target.size, CHUNK):
         size = min(CHUNK, target.size - start)

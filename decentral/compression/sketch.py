@@ -55,6 +55,10 @@ class Sketch(Compressor):
     def linear(self) -> bool:
         return True
 
+    @property
+    def summed_bytes(self) -> int:
+        return self.bytes - 8
+
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         sums = out[:-8].view(self.space.number)
         stream = halves(key.shared)
@@ -98,7 +102,7 @@ def _sum(x: Any, reference: Any, sums: Any, limit: Any, low: Any, high: Any) -> 
 
 @compiled
 def _spread(sums: Any, like: Any, target: Any, weight: Any, adding: Any, low: Any, high: Any) -> None:
-    u = np.empty(CHUNK, target.dtype)
+    u = np.empty(CHUNK, sums.dtype)
     word = 0
     for first in range(0, target.size, sums.size):
         row = min(sums.size, target.size - first)

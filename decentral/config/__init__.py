@@ -7,7 +7,8 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
-from decentral.config.compressed import Choco, PowerGossip
+from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
+from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -47,17 +48,28 @@ from decentral.config.data import (
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.config.sums import RelaySGD, StochasticGradientPush
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
+    "BEER",
     "CIFAR10",
     "CNN",
     "D2",
+    "DCD",
     "DDP",
+    "DIANA",
+    "DQSGD",
     "DSGD",
+    "ECD",
+    "ECSGDDIANA",
+    "EF14",
+    "EF21",
+    "EF21SGDM",
     "GPT",
     "GRU",
     "IID",
+    "LEAD",
     "MLP",
     "MNIST",
     "OWN",
@@ -69,8 +81,10 @@ __all__ = [
     "Compression",
     "Data",
     "DecentLaM",
+    "DeepSqueeze",
     "Digits",
     "Dirichlet",
+    "EControl",
     "ExactDiffusion",
     "Experiment",
     "GlobalUpdateTracking",
@@ -83,6 +97,7 @@ __all__ = [
     "Matcha",
     "Matchings",
     "Method",
+    "MoTEF",
     "Model",
     "MomentumTracking",
     "Named",
@@ -99,12 +114,14 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RelaySGD",
     "Schedule",
     "Section",
     "Shards",
     "Shift",
     "SlowMo",
     "Static",
+    "StochasticGradientPush",
     "Topology",
     "Transport",
 ]

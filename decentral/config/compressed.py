@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from decentral.config.compression import Compression
+from decentral.config.compression import QSGD, Compression
 from decentral.config.section import Section
 
 
@@ -24,6 +24,82 @@ class Choco(Section):
     """tau: mix in every tau-th round only, and take local steps in between."""
     start: Literal["model", "zero"] = "model"
     """What the public copies are at first: the model that all nodes begin with, or zeros, as in the second paper."""
+
+
+class LEAD(Section):
+    """LEAD (Liu et al. 2021): primal-dual, exact with unequal data, over unbiased compression such as 2 bits a number.
+
+    It takes the learning rate and the weight decay of the experiment's `optimizer:` section.
+    """
+
+    centralized: ClassVar[bool] = False
+    name: Literal["lead"]
+    compression: Compression = QSGD(name="qsgd", bits=2, norm="inf", block=512)
+    """What is sent of the difference between a model and its public copy; any unbiased compressor."""
+    consensus_step: float = Field(1.0, gt=0, le=1)
+    """gamma: how far the correction goes to what neighbors' copies say."""
+    copy_step: float = Field(0.25, gt=0, le=1)
+    """alpha: how far a public copy goes to what was sent; the larger the compressor's variance, the smaller it must be.
+    The paper's 0.5 is for five values a number, 2 bits and a sign; 2 bits with the sign are three values."""
+
+
+class BEER(Section):
+    """BEER (Zhao et al. 2022): gradient tracking over compressed differences, of models and of tracked gradients."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["beer"]
+    compression: Compression
+    """What is sent of each of the two differences in a round; any contractive compressor."""
+    consensus_step: float = Field(gt=0, le=1)
+    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be."""
+
+
+class MoTEF(Section):
+    """MoTEF (Islamov et al. 2024): BEER that tracks momenta, for noisy gradients."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["motef"]
+    compression: Compression
+    """What is sent of each of the two differences in a round; any contractive compressor."""
+    consensus_step: float = Field(gt=0, le=1)
+    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be."""
+    momentum_step: float = Field(0.1, gt=0, le=1)
+    """lambda: how far a momentum goes to the new gradient; 1 is BEER."""
+
+
+class DeepSqueeze(Section):
+    """DeepSqueeze (Tang et al. 2019): compressed models, with what was left out of them kept and sent later."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["deepsqueeze"]
+    compression: Compression
+    """What is sent of a model and what was left out before; any contractive compressor."""
+    consensus_step: float = Field(gt=0, le=1)
+    """gamma: how far a model goes to what neighbors sent; the less is sent, the smaller it must be."""
+
+
+class DCD(Section):
+    """DCD-PSGD (Tang et al. 2018): compressed differences without error feedback: to be compared with.
+
+    It diverges where CHOCO does not, with few bits or few numbers.
+    """
+
+    centralized: ClassVar[bool] = False
+    name: Literal["dcd"]
+    compression: Compression
+    """What a round changes of a model, as the model itself is changed by it."""
+
+
+class ECD(Section):
+    """ECD-PSGD (Tang et al. 2018): compressed extrapolations, averaged: to be compared with.
+
+    Its error does not tend to 0, and is as large as the model with few bits.
+    """
+
+    centralized: ClassVar[bool] = False
+    name: Literal["ecd"]
+    compression: Compression
+    """What is sent of an extrapolation of the model."""
 
 
 class PowerGossip(Section):

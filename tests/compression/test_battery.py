@@ -114,6 +114,19 @@ def test_weighted_messages_are_added_in_ascending_order(name: str) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_sums_over_all_rounds_are_in_float64(name: str) -> None:
+    """Of what is decoded in float32, as the sender has it: no bit more of it, and no rounding of the sum."""
+    compressor, weights = made(name, SIZE), {4: 0.1, 0: 1 / 3}
+    messages = {j: compressor.encode(drawn(SIZE, seed=j), compressor.message(), KEY._replace(node=j)) for j in weights}
+    found = drawn(SIZE, torch.float64, seed=9)
+    expected = found.clone()
+    compressor.add(found, weights, messages, KEY)
+    for j in sorted(weights):
+        expected += weights[j] * compressor.decode(messages[j], torch.empty(SIZE), KEY).double()
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("size", [40, 1500])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_delta_and_omega_are_as_stated(name: str, size: int) -> None:
@@ -142,6 +155,20 @@ LAYOUT_1500 = [
     LAYOUT[1]._replace(shape=(50,), start=1200),
     LAYOUT[1]._replace(shape=(10, 25), start=1250),
 ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", [name for name in ENTRIES if made(name, SIZE).linear])
+def test_the_mean_of_a_linear_ones_messages_is_the_message_of_the_mean(name: str, dtype: torch.dtype) -> None:
+    compressor = made(name, SIZE, dtype)
+    vectors = [drawn(SIZE, dtype, seed) for seed in range(3)]
+    keys = [KEY._replace(node=node) for node in range(3)]
+    messages = [compressor.encode(x, compressor.message(), key) for x, key in zip(vectors, keys, strict=True)]
+    mean = torch.stack([compressor.numbers(message) for message in messages]).mean(dim=0)
+    compressor.numbers(messages[0]).copy_(mean)
+    expected = decoded(compressor, torch.stack(vectors).mean(dim=0))
+    found = compressor.decode(messages[0], torch.empty(SIZE, dtype=dtype), keys[0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 1e-13)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -25,7 +25,19 @@ def test_streams_of_other_keys_are_others() -> None:
     assert Key(1, 2, 3).shared == Key(1, 2, 4).shared != Key(1, 3, 3).shared
 
 
-@pytest.mark.parametrize("other", [Key(0, 1, 0), Key(0, 0, 1), Key(1, 0, 0)])
+def test_the_messages_of_a_round_have_streams_of_their_own() -> None:
+    keys = [
+        Key(seed, round, node, message)
+        for seed in range(3)
+        for round in range(9)
+        for node in range(9)
+        for message in range(3)
+    ]
+    assert len({key.own for key in keys} | {key.shared for key in keys}) == 3 * 9 * 3 * (9 + 1)
+    assert Key(1, 2, 3, 1).shared == Key(1, 2, 4, 1).shared
+
+
+@pytest.mark.parametrize("other", [Key(0, 1, 0), Key(0, 0, 1), Key(1, 0, 0), Key(0, 0, 0, 1)])
 def test_numbers_are_uniform_and_independent_of_another_streams(other: Key) -> None:
     one, two = (numbers(key.own) / 2.0**32 - 0.5 for key in (Key(0, 0, 0), other))
     for x in (one, two):

@@ -25,7 +25,12 @@ STAR = Topology.static("star", nx.star_graph(NODES - 1), "metropolis")  # degree
 
 def variants() -> Iterator[tuple[str, Algorithm]]:
     """Every method, and D-SGD in all its orders, with and without local steps."""
-    required: dict[str, dict[str, Any]] = {"choco": {"compression": "sign", "consensus_step": 0.5}}
+    sign, half = {"compression": "sign"}, {"consensus_step": 0.5}
+    required: dict[str, dict[str, Any]] = {
+        **dict.fromkeys(("choco", "beer", "motef", "deepsqueeze"), sign | half),
+        **dict.fromkeys(("dcd", "ecd"), sign),
+        "lead": {"compression": "qsgd"},
+    }
     for name, method in ALGORITHMS.items():
         yield name, method(local=LOCAL, **required.get(name, {}))
     for order in ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate"):

@@ -25,17 +25,46 @@ OWNING: dict[str, dict[str, Any]] = {
     "decentlam": {"name": "decentlam"},
     "momentum tracking": {"name": "momentum-tracking"},
     "gut": {"name": "gut"},
+    "lead": {"name": "lead"},
+    "econtrol": {"name": "econtrol", "compression": {"name": "top-k", "fraction": 0.1}},
 }
 """Those that take the local step themselves."""
 
+COMPRESSED: dict[str, dict[str, Any]] = {
+    "choco": {"name": "choco", "compression": "sign", "consensus_step": 0.4},
+    "beer": {"name": "beer", "compression": "int8", "consensus_step": 0.5},
+    "motef": {"name": "motef", "compression": {"name": "top-k", "fraction": 0.3}, "consensus_step": 0.2},
+    "deepsqueeze": {"name": "deepsqueeze", "compression": "sign", "consensus_step": 0.2},
+    "dcd": {"name": "dcd", "compression": "int8"},
+    "ecd": {"name": "ecd", "compression": "int8"},
+}
+"""Those that compress what they send, which must not be bfloat16."""
+
+CENTRAL: dict[str, dict[str, Any]] = {
+    "ef14": {"name": "ef14", "compression": {"name": "top-k", "fraction": 0.1}},
+    "ef21": {"name": "ef21"},
+    "ef21-sgdm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"},
+    "dqsgd": {"name": "dqsgd"},
+    "diana": {"name": "diana"},
+    "ec-sgd-diana": {"name": "ec-sgd-diana"},
+}
+"""Centralized ones with compressed messages, which all nodes are sent."""
+SUMMED: dict[str, dict[str, Any]] = {
+    "sgp": {"name": "sgp"},
+    "sgp overlapped": {"name": "sgp", "delay": 1},
+    "relay-sgd": {"name": "relay-sgd"},
+}
+"""Those that pass on sums; alone they are the optimizer that there is."""
+
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
+
+ELSEWHERE = (CORRECTED, OWNING, COMPRESSED, CENTRAL, SUMMED, SLOW)
 
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name != "choco"  # which needs a compressor, and that another type than bfloat16
-        and name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
