@@ -27,8 +27,8 @@ def variants() -> Iterator[tuple[str, Algorithm]]:
     """Every method, and D-SGD in all its orders, with and without local steps."""
     sign, half = {"compression": "sign"}, {"consensus_step": 0.5}
     required: dict[str, dict[str, Any]] = {
-        **{name: sign | half for name in ("choco", "beer", "motef", "deepsqueeze")},
-        **{name: sign for name in ("dcd", "ecd")},
+        **dict.fromkeys(("choco", "beer", "motef", "deepsqueeze"), sign | half),
+        **dict.fromkeys(("dcd", "ecd"), sign),
         "lead": {"compression": "qsgd"},
     }
     for name, method in ALGORITHMS.items():
