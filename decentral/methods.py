@@ -118,6 +118,9 @@ def _differences(method: ResolvedMethod, rivals: Sequence[ResolvedMethod]) -> li
 
 def _traits(method: ResolvedMethod) -> dict[str, Any]:
     traits = method.algorithm.model_dump(exclude={"name"})
+    for key in traits:
+        if isinstance(section := getattr(method.algorithm, key), Section):
+            traits[key] = " ".join(compression_words(section)) or "none"
     if not method.algorithm.centralized:
         graph = method.topology
         schedule = " ".join(schedule_words(graph)) or "static"

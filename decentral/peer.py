@@ -23,7 +23,7 @@ from decentral.topology.mixing import Row
 T = TypeVar("T")
 
 Payload = tuple[Tensor, ...]
-"""What one message carries: tensors whose shapes and dtypes are known before the run, most often always the same."""
+"""What one message carries: tensors whose shapes and dtypes are known before the run, as a rule the same in all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +150,16 @@ class AllReduce(Effect[Tensor]):
     among: tuple[int, ...] | None = None  # ascending; None for all
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Gather(Effect[Mapping[int, Payload]]):
+    """All nodes' payloads, by node in ascending order, my own among them: centralized methods that compress.
+
+    All nodes ask for it, with payloads of the same shapes and dtypes.
+    """
+
+    payload: Payload
+
+
 class Block(NamedTuple):
     """One parameter tensor inside the flat vector."""
 
@@ -253,6 +263,10 @@ class Peer:
     async def all_reduce(self, x: Tensor, among: tuple[int, ...] | None = None) -> Tensor:
         """The mean of `x: (d,)` over all nodes, for centralized baselines; or among the nodes of my group."""
         return await AllReduce(x, among)
+
+    async def gather(self, payload: Payload) -> Mapping[int, Payload]:
+        """All nodes' payloads, by node in ascending order, for centralized methods that compress."""
+        return await Gather(payload)
 
     async def mix(self, x: Tensor, turn: int | None = None) -> Tensor:
         """One gossip step: `sum_j w_ij x_j`, as a new tensor `(d,)`."""

@@ -25,6 +25,7 @@ Category = Literal[
     "wait",
     "mix",
     "all-reduce",
+    "gather",
     "evaluate",
     "exchange",
 ]

@@ -58,6 +58,18 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"algorithm": "ddp", "topology": "torus"}], ["dsgd ring", "ddp"]),
         ([{"algorithm": HIERARCHICAL}], ["dsgd ring", "hierarchical 4 slices awc ring tau=2"]),
         ([{"algorithm": "lead"}], ["dsgd ring", "lead ring qsgd norm=inf block=512"]),
+        (
+            [{"algorithm": "ef14"}, {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "k": 9}}}],
+            ["dsgd ring", "ef14 top-k", "ef14 random-k k=9"],
+        ),
+        (
+            [{"algorithm": name} for name in ("ec-sgd-diana", {"name": "ec-sgd-diana", "shift_compression": "int8"})],
+            [
+                "dsgd ring",
+                "ec-sgd-diana top-k shift_compression=random-k unbiased=True",
+                "ec-sgd-diana top-k shift_compression=int8",
+            ],
+        ),
     ],
 )
 def test_labels_say_what_sets_methods_apart(compare: list[object], expected: list[str]) -> None:
@@ -67,6 +79,7 @@ def test_labels_say_what_sets_methods_apart(compare: list[object], expected: lis
 def test_baselines_are_labeled_by_their_algorithm() -> None:
     assert labels() == ["dsgd ring", "allreduce", "ddp"]
     assert labels(algorithm="allreduce") == ["allreduce", "allreduce 2", "ddp"]
+    assert labels(baselines=[{"algorithm": "ef21"}]) == ["dsgd ring", "ef21 top-k"]
     assert labels(baselines=[{"algorithm": "ddp", "optimizer": {"lr": 1}}, {"algorithm": "ddp"}]) == [
         "dsgd ring",
         "ddp lr=1.0",

@@ -26,7 +26,7 @@ from decentral.peer import (
 from decentral.topology.mixing import Row
 from decentral.transport.lockstep import LockstepDriver
 
-VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Mix", "Send", "Receive", "Poll", "AllReduce"}
+VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Mix", "Send", "Receive", "Poll", "AllReduce", "Gather"}
 
 
 def no_gradient(at: Tensor) -> LossAndGradient:
@@ -56,6 +56,7 @@ async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Receive(), Letter)
     assert_type(await Poll(), Mapping[int, Arrival])
     assert_type(await AllReduce(x), Tensor)
+    assert_type(await Gather((x,)), Mapping[int, Payload])
 
 async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
     assert_type(await peer.gradient(x), LossAndGradient)
@@ -65,6 +66,7 @@ async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
     assert_type(await peer.post_each({1: (x,)}, 2), Ticket)
     assert_type(await peer.collect(ticket), Mapping[int, Payload])
     assert_type(await peer.all_reduce(x), Tensor)
+    assert_type(await peer.gather((x,)), Mapping[int, Payload])
     assert_type(await peer.mix(x), Tensor)
     assert_type(await peer.mix_(x, turn=3), Tensor)
 """
@@ -85,6 +87,7 @@ async def mistakes(x: Tensor, peer: Peer) -> None:
     await peer.exchange_each((x,))
     await Post(Messages.alike((x,), "1", "1"))
     d: float = await AllReduce(x)
+    e: Tensor = await peer.gather((x,))
     await x
     peer.bytes_sent
 """

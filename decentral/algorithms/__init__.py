@@ -8,8 +8,15 @@ from decentral.algorithms.d2 import D2
 from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.deepsqueeze import DeepSqueeze
+from decentral.algorithms.diana import DIANA
+from decentral.algorithms.dqsgd import DQSGD
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.ec_sgd_diana import ECSGDDIANA
 from decentral.algorithms.ecd import ECD
+from decentral.algorithms.econtrol import EControl
+from decentral.algorithms.ef14 import EF14
+from decentral.algorithms.ef21 import EF21
+from decentral.algorithms.ef21_sgdm import EF21SGDM
 from decentral.algorithms.exact_diffusion import ExactDiffusion
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
@@ -20,7 +27,9 @@ from decentral.algorithms.motef import MoTEF
 from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.relay_sgd import RelaySGD
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -42,5 +51,14 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "slowmo": SlowMo,
     "momentum-tracking": MomentumTracking,
     "gut": GlobalUpdateTracking,
+    "sgp": StochasticGradientPush,
+    "relay-sgd": RelaySGD,
     "allreduce": AllReduceSGD,
+    "ef14": EF14,
+    "ef21": EF21,
+    "ef21-sgdm": EF21SGDM,
+    "econtrol": EControl,
+    "dqsgd": DQSGD,
+    "diana": DIANA,
+    "ec-sgd-diana": ECSGDDIANA,
 }

@@ -31,6 +31,9 @@ class Algorithm(ABC):
     owns_step: ClassVar[bool] = False
     """Whether it takes the local step itself, of the local optimizer only learning rate and weight decay."""
 
+    uses_weights: ClassVar[bool] = True
+    """Whether anything depends on the mixing weights, beside who talks to whom."""
+
     local: Local
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:

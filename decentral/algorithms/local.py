@@ -28,8 +28,12 @@ class LocalSteps(Protocol):
     def decay_(self, gradient: Tensor) -> Tensor:
         """`gradient + weight_decay x`, in place, and with no step: for a method that makes its own of it."""
 
-    def step(self, gradient: Tensor) -> None:
-        """One step in place on the vector with the flat gradient `(d,)`, which may be overwritten: clone it to keep."""
+    def step(self, gradient: Tensor, *, alike: bool = False) -> None:
+        """One step in place on the vector with the flat gradient `(d,)`, which may be overwritten: clone it to keep.
+
+        Args:
+            alike: all nodes take this very step, to the bit, whatever their own gradients were.
+        """
 
 
 @runtime_checkable
@@ -93,7 +97,7 @@ class BoundOptimizer:
         decay = self.optimizer.param_groups[0]["weight_decay"]
         return gradient.add_(self.x, alpha=decay) if decay else gradient
 
-    def step(self, gradient: Tensor) -> None:
+    def step(self, gradient: Tensor, *, alike: bool = False) -> None:  # noqa: ARG002  it steps alike in any case
         """One step in place on `x` with the flat gradient `(d,)`, which some optimizers overwrite: clone it to keep."""
         if self.x.is_meta:  # a dry run has no numbers
             return

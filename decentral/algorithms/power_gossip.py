@@ -134,7 +134,7 @@ class PowerGossip(Algorithm):
         change = torch.zeros_like(rest)
         for j, payload in sorted(received.items()):
             change.add_(payload[-1] - rest, alpha=self.diffusion * weights[j])
-        parts = change.split([piece.rows * piece.columns for piece in others])
+        parts = torch.split(change, [piece.rows * piece.columns for piece in others])
         for piece, part in zip(others, parts, strict=True):
             view = piece.block.of(x)
             view.add_(part.view(view.shape))
@@ -142,7 +142,7 @@ class PowerGossip(Algorithm):
 
 def _split(factors: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """The factors `(r, length)` of each matrix, views of a flat vector."""
-    parts = factors.split([rank * length for rank, length in sizes])
+    parts = torch.split(factors, [rank * length for rank, length in sizes])
     return [part.view(size) for part, size in zip(parts, sizes, strict=True)]
 
 
@@ -170,13 +170,12 @@ def _orthonormal(factors: Tensor | None, x: Tensor, matrices: list[Piece], peer:
     total = sum(rank * length for rank, length in sizes)
     if x.is_meta:
         return x.new_empty(total)
-    fresh = None if factors is not None else _drawn(total, peer, j, turn)
-    made = (fresh if factors is None else factors).to(x.device, torch.float64, copy=True)
+    held = _drawn(total, peer, j, turn) if factors is None else factors
+    made = held.to(x.device, torch.float64, copy=True)
     for place, rows in enumerate(_split(made, sizes)):
         for i in range(len(rows)):
             if not _made_orthonormal(rows, i):
-                fresh = _drawn(total, peer, j, turn) if fresh is None else fresh
-                rows[i] = _split(fresh.to(x.device), sizes)[place][i]
+                rows[i] = _split(_drawn(total, peer, j, turn).to(x.device), sizes)[place][i]
                 _made_orthonormal(rows, i)
     return made.to(x.dtype)
 

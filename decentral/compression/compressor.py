@@ -111,6 +111,16 @@ class Compressor(ABC):
         """Whether C(x + y) = C(x) + C(y) in one round, so that means may be taken of messages."""
         return False
 
+    @property
+    def summed_bytes(self) -> int:
+        """Of a linear compressor's message, from its start, those that are numbers to be added up."""
+        return self.bytes
+
+    def numbers(self, message: Tensor) -> Tensor:
+        """A linear compressor's message as a vector, a view: with the mean of all nodes' in its place, it is the
+        message of the mean."""
+        return message[: self.summed_bytes].view(self.space.dtype)
+
     def message(self, device: torch.device | str = "cpu") -> Tensor:
         """An empty message `(bytes,)` of uint8, to be filled by one of the encodings."""
         return torch.zeros(self.bytes, dtype=torch.uint8, device=device)

@@ -55,6 +55,10 @@ class Sketch(Compressor):
     def linear(self) -> bool:
         return True
 
+    @property
+    def summed_bytes(self) -> int:
+        return self.bytes - 8
+
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         sums = out[:-8].view(self.space.number)
         stream = halves(key.shared)

@@ -100,6 +100,10 @@ class Sparse(Compressor):
     def linear(self) -> bool:
         return self.choice.shared and self.values.linear
 
+    @property
+    def summed_bytes(self) -> int:
+        return self.values.summed_bytes
+
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         chosen = self.choice.choose(source, key)
         if chosen.unfit:

@@ -8,6 +8,7 @@ the signature of what they call.
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
+from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
 from decentral.config.corrections import (
     D2,
@@ -47,6 +48,7 @@ from decentral.config.data import (
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.config.sums import RelaySGD, StochasticGradientPush
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -56,8 +58,14 @@ __all__ = [
     "D2",
     "DCD",
     "DDP",
+    "DIANA",
+    "DQSGD",
     "DSGD",
     "ECD",
+    "ECSGDDIANA",
+    "EF14",
+    "EF21",
+    "EF21SGDM",
     "GPT",
     "GRU",
     "IID",
@@ -76,6 +84,7 @@ __all__ = [
     "DeepSqueeze",
     "Digits",
     "Dirichlet",
+    "EControl",
     "ExactDiffusion",
     "Experiment",
     "GlobalUpdateTracking",
@@ -105,12 +114,14 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RelaySGD",
     "Schedule",
     "Section",
     "Shards",
     "Shift",
     "SlowMo",
     "Static",
+    "StochasticGradientPush",
     "Topology",
     "Transport",
 ]

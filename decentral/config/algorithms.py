@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
+from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression, NoCompression
 from decentral.config.corrections import (
     D2,
@@ -19,6 +20,7 @@ from decentral.config.corrections import (
 )
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
+from decentral.config.sums import RelaySGD, StochasticGradientPush
 
 
 class Optimizer(OpenSection):
@@ -97,7 +99,16 @@ Algorithm = Annotated[
     | Annotated[SlowMo, Tag("slowmo")]
     | Annotated[MomentumTracking, Tag("momentum-tracking")]
     | Annotated[GlobalUpdateTracking, Tag("gut")]
+    | Annotated[StochasticGradientPush, Tag("sgp")]
+    | Annotated[RelaySGD, Tag("relay-sgd")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
+    | Annotated[EF14, Tag("ef14")]
+    | Annotated[EF21, Tag("ef21")]
+    | Annotated[EF21SGDM, Tag("ef21-sgdm")]
+    | Annotated[EControl, Tag("econtrol")]
+    | Annotated[DQSGD, Tag("dqsgd")]
+    | Annotated[DIANA, Tag("diana")]
+    | Annotated[ECSGDDIANA, Tag("ec-sgd-diana")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],
     Discriminator(tag),

@@ -8,12 +8,15 @@ machine's memory rate and l its rate of copying through a socket:
     all-reduce     2 (n-1) hops, wire c = max(M / (n B), M / (n l)) and latency max(h a - c / 2, 0) each,
                    mixing (4 + 3 (n-1)/n) M / m
     DDP            the same, bucket by bucket behind the backward pass
+    gather         n-1 hops, wire c = max(S / B, S / l) and latency max(h a - c / 2, 0) each,
+                   mixing ((2 + 4 n) S + 2 M) / m
 
-gloo's rendezvous makes a hop of its all-reduce take h one-way latencies, behind which half of the next piece is sent.
-What an exchange hides is what it has in common with the gradients between its beginning and its end; where ranks share
-cores that are all busy, copying takes its time from the computation and hides nothing. Neighbors who share memory have
-no wire between them. Not counted: lost packets, jitter, the waits of ranks for each other, and the slow start of a TCP
-connection that was idle for longer than its timeout, at least 0.2 s.
+gloo's rendezvous makes a hop of its all-reduce take h one-way latencies, behind which half of the next piece is sent;
+its gather is taken to be like that. What an exchange hides is what it has in common with the gradients between its
+beginning and its end; where ranks share cores that are all busy, copying takes its time from the computation and hides
+nothing. Neighbors who share memory have no wire between them. Not counted: lost packets, jitter, the waits of ranks for
+each other, compressing, and the slow start of a TCP connection that was idle for longer than its timeout, at least
+0.2 s.
 """
 
 import math
@@ -188,6 +191,10 @@ def _round(did: Round, setting: Setting) -> Prediction:
         wire, latency = _all_reduce(reduced, setting)
         mixing_s += _summing(reduced, setting)
         wire_s, latency_s = wire_s + wire, latency_s + latency
+    for gathered in did.gathers:
+        wire, latency = _hops(gathered.nodes - 1, gathered.frame_bytes, setting)
+        touched = (2 + 4 * gathered.nodes) * gathered.frame_bytes + 2 * setting.model_bytes
+        wire_s, latency_s, mixing_s = wire_s + wire, latency_s + latency, mixing_s + touched * memory_s
     return Prediction(compute_s, wire_s, latency_s, mixing_s, min(hidden_s, compute_s))
 
 
@@ -201,7 +208,12 @@ def _exchange(exchange: Exchanged, setting: Setting) -> tuple[float, float]:
 
 def _all_reduce(reduced: Reduced, setting: Setting) -> tuple[float, float]:
     """Seconds on the wire, and of latency, of gloo's ring all-reduce."""
-    hops, wire_s = 2 * (reduced.nodes - 1), _sent(reduced.vector_bytes / reduced.nodes, setting)
+    return _hops(2 * (reduced.nodes - 1), reduced.vector_bytes / reduced.nodes, setting)
+
+
+def _hops(hops: int, size: float, setting: Setting) -> tuple[float, float]:
+    """Seconds on the wire, and of latency, of so many hops on gloo's ring, so many bytes in each."""
+    wire_s = _sent(size, setting)
     waited_s = ALL_REDUCE_LATENCIES * setting.link.latency_s if setting.link else 0.0
     return hops * wire_s, hops * max(waited_s - wire_s / 2, 0.0)
 

@@ -23,7 +23,7 @@ from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, vertices
+from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, refuse_unused_weights, vertices
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Measure, Pace, train
@@ -130,7 +130,10 @@ def prepare(
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
-    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    if algorithm is not None and not isinstance(method.algorithm, OwnCode):  # which may need numbers
+        algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
+    return ready
 
 
 def _graphs(
@@ -142,6 +145,7 @@ def _graphs(
         return None, None
     vertex_count = vertices(algorithm, experiment.nodes, method.algorithm.path)
     graph = gallery.load(section, vertex_count, experiment.folder)
+    refuse_unused_weights(algorithm, section, method.algorithm.name)
     whole = between_nodes(algorithm, graph, section.path)
     return None if whole is graph else graph, whole
 

@@ -1,10 +1,13 @@
 """Which methods may run on a topology, by what their theory asks of the mixing matrix, and why not."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from decentral.errors import ConfigError
 from decentral.topology.analysis import Analysis
-from decentral.topology.lanczos import LAST_WITHIN
-from decentral.topology.spectrum import EXACT_NODES
+from decentral.topology.lazy import MARGIN
+from decentral.topology.sums import check_push_sum, check_relay_sum
+from decentral.topology.topology import Topology
 
 D2_BOUND = -1 / 3
 """The last eigenvalue must lie above: below, the recursion of D2 grows; at it, a disagreement flips sign for ever."""
@@ -19,10 +22,26 @@ class Verdict:
     reason: str
 
 
-def admissions(analysis: Analysis) -> list[Verdict]:
-    """The verdicts on plain gossip, D2, CHOCO, push-sum and RelaySum."""
-    judges = {"D-SGD": _gossip, "D2": _d2, "CHOCO": _choco, "push-sum": _push_sum, "RelaySum": _relay_sum}
-    return [Verdict(method, *judge(analysis)) for method, judge in judges.items()]
+def admissions(topology: Topology, analysis: Analysis) -> list[Verdict]:
+    """The verdicts on plain gossip, D2, CHOCO, push-sum and RelaySum.
+
+    Args:
+        analysis: of this topology.
+    """
+    judges = {"D-SGD": _gossip, "D2": _d2, "CHOCO": _choco}
+    told = [Verdict(method, *judge(analysis)) for method, judge in judges.items()]
+    told.append(_unless_refused("push-sum", check_push_sum, topology, _pushed(analysis)))
+    told.append(_unless_refused("RelaySum", check_relay_sum, topology, _relayed(analysis)))
+    return told
+
+
+def _unless_refused(method: str, check: Callable[[Topology], None], topology: Topology, reason: str) -> Verdict:
+    """By the check that the method itself refuses by."""
+    try:
+        check(topology)
+    except ConfigError as error:
+        return Verdict(method, False, str(error))
+    return Verdict(method, True, reason)
 
 
 def _gossip(analysis: Analysis) -> tuple[bool, str]:
@@ -38,9 +57,8 @@ def _d2(analysis: Analysis) -> tuple[bool, str]:
     if analysis.period != 1:
         return False, "it needs the same matrix in every round: the difference that it carries belongs to one W"
     assert analysis.ln is not None
-    margin = 1e-9 if analysis.nodes <= EXACT_NODES else LAST_WITHIN
-    if analysis.ln <= D2_BOUND + margin:
-        where = "is" if analysis.ln >= D2_BOUND - margin else "is below"
+    if analysis.ln <= D2_BOUND + MARGIN:
+        where = "is" if analysis.ln >= D2_BOUND - MARGIN else "is below"
         return (
             False,
             f"the last eigenvalue {analysis.ln:.4f} {where} -1/3 and must be above; use scaling: lazy, (I + W)/2",
@@ -60,24 +78,18 @@ def _choco(analysis: Analysis) -> tuple[bool, str]:
     return True, f"the weights change, so a public copy of each neighbor is kept: up to {copies} models per node"
 
 
-def _push_sum(analysis: Analysis) -> tuple[bool, str]:
+def _pushed(analysis: Analysis) -> str:
     """Assran et al. 2019 (arXiv:1811.10792); a checked graph is strongly connected."""
     if analysis.mixing == "column-stochastic":
-        return True, "the columns of the mixing matrix sum to 1 and every node reaches every other"
-    return True, "nothing is gained: rows sum to 1 too, so its weights stay 1 and it is plain gossip"
+        return "the columns of the mixing matrix sum to 1 and every node reaches every other"
+    return "nothing is gained: rows sum to 1 too, so its weights stay 1 and it is plain gossip"
 
 
-def _relay_sum(analysis: Analysis) -> tuple[bool, str]:
+def _relayed(analysis: Analysis) -> str:
     """Vogels et al. 2021 (arXiv:2110.04175)."""
-    if analysis.period != 1 or analysis.mixing != "symmetric":
-        return False, "it needs undirected links that are there in every round"
-    surplus = analysis.edges - analysis.nodes + 1  # a checked graph is connected
-    if surplus:
-        return (
-            False,
-            f"it needs a tree, found {surplus} edge(s) more than one has: sums would count nodes twice; try tree",
-        )
-    return True, f"the graph is a tree; what a node says has reached all after {analysis.diameter} rounds"
+    if analysis.period == 1:
+        return f"the graph is a tree; what a node says has reached all after {analysis.diameter} rounds"
+    return f"each turn is a tree; relay-sgd with trees: {analysis.period} relays a part of the model along each"
 
 
 def _words(analysis: Analysis) -> str:

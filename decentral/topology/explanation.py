@@ -80,7 +80,7 @@ def explained(topology: Topology, noise: float = DEFAULT_NOISE) -> Explanation:
     """
     check_noise(noise)
     analysis = analyze(topology)
-    told = analysis, traffic(topology), admissions(analysis), noise
+    told = analysis, traffic(topology), admissions(topology, analysis), noise
     neighbors = _neighbors(topology)
     if isinstance(neighbors, str):
         return Explanation(*told, neighbors)

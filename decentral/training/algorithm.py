@@ -64,6 +64,19 @@ def refuse_ignored(algorithm: Algorithm | None, local: Local, name: str, at: Key
         )
 
 
+def refuse_unused_weights(algorithm: Algorithm | None, section: config.Topology, name: str) -> None:
+    """Raise ConfigError where a topology's section chooses weights that the method would ignore.
+
+    Args:
+        name: of the method, for the user.
+    """
+    if algorithm is None or algorithm.uses_weights:
+        return
+    for key, value in {"weights": section.weights, "scaling": section.scaling}.items():
+        if value not in (None, "none"):
+            raise ConfigError(f"found {value}; {name} uses no mixing weights: leave {key} out", (*section.path, key))
+
+
 def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
     """How many vertices the algorithm's topology has: one for each node, or for each group of nodes.
 
@@ -90,7 +103,7 @@ def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath, *, 
     if weakest(needed, found) != needed:
         raise ConfigError(
             f"the mixing matrix of {graph.name} is {found}, and {type(algorithm).__name__} needs one that is {needed}: "
-            "else the mean of all models drifts; take an undirected graph, or one whose nodes send and receive equally",
+            "else the mean of all models drifts; take undirected links, nodes that send and receive equally, or sgp",
             at,
         )
     if not isinstance(algorithm, Hierarchical):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from decentral.peer import AllReduce, Effect, LossAndGradient, Payload
+from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
 Step = Coroutine[Any, Any, Tensor]
 """A node's step under way; its result is the minibatch loss `()`."""
@@ -89,6 +90,11 @@ class Driver(ABC):
 def all_reduce_bytes(x: Tensor, nodes: int) -> int:
     """Bytes that each node sends in a ring all-reduce of `x`: 2 (n-1)/n of its size (the engine's own may differ)."""
     return round(2 * (nodes - 1) / nodes * x.nbytes)
+
+
+def gather_bytes(payload: Payload, nodes: int) -> int:
+    """Bytes that each node sends in a gather: n-1 frames, its own or, where the engine passes them on, others'."""
+    return (nodes - 1) * (HEADER_BYTES + payload_bytes(payload))
 
 
 def members(asked: AllReduce, node: int, nodes: int) -> tuple[int, ...]:

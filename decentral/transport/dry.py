@@ -13,6 +13,7 @@ from decentral.peer import (
     AllReduce,
     Collect,
     Exchange,
+    Gather,
     Gradient,
     LossAndGradient,
     Messages,
@@ -21,7 +22,7 @@ from decentral.peer import (
     Post,
     Ticket,
 )
-from decentral.transport.driver import Finished, Step, all_reduce_bytes, proceed
+from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
 
@@ -44,6 +45,14 @@ class Reduced:
     nodes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A message of each node at every node."""
+
+    frame_bytes: int  # of each message, header included
+    nodes: int
+
+
 @dataclass(slots=True)
 class Round:
     """What a node does in one round, as far as it takes time."""
@@ -51,10 +60,11 @@ class Round:
     gradients: int = 0
     exchanges: list[Exchanged] = field(default_factory=list)
     reductions: list[Reduced] = field(default_factory=list)
+    gathers: list[Gathered] = field(default_factory=list)
 
     @property
     def bytes_sent(self) -> int:
-        """To neighbors; reductions are not among them."""
+        """To neighbors; reductions and gathers are not among them."""
         return sum(exchange.receivers * exchange.frame_bytes for exchange in self.exchanges)
 
 
@@ -95,6 +105,8 @@ class DryNode:
                     answer = None
                 case AllReduce():
                     answer = self._all_reduced(asked)
+                case Gather(payload=payload):
+                    answer = self._gathered(payload)
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
 
@@ -119,3 +131,8 @@ class DryNode:
         self.bytes_sent += all_reduce_bytes(asked.x, together)
         self.rounds[-1].reductions.append(Reduced(asked.x.nbytes, together))
         return asked.x
+
+    def _gathered(self, payload: Payload) -> dict[int, Payload]:
+        self.bytes_sent += gather_bytes(payload, self._nodes)
+        self.rounds[-1].gathers.append(Gathered(HEADER_BYTES + payload_bytes(payload), self._nodes))
+        return dict.fromkeys(range(self._nodes), payload)

@@ -1,4 +1,4 @@
-"""All ranks together, or some: for all-reduce baselines, for measurement between rounds, and for the inside of groups.
+"""All ranks together, or some: for centralized methods, for measurement between rounds, and for the inside of groups.
 
 Decentralized methods never bring all ranks together.
 """
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.distributed_c10d import AllgatherOptions, AllreduceOptions, BroadcastOptions  # type: ignore[attr-defined]
 
@@ -42,8 +41,13 @@ class Everyone(Circle):
     """A circle that measures and starts a run, too."""
 
     @abstractmethod
-    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
-        """Each of these ranks' `(k,)` numbers, in order of ranks."""
+    def gather(self, own: Tensor, timeout_s: float, out: Tensor | None = None) -> Tensor:
+        """Each of these ranks' `(k,)` numbers, in order of ranks: `(ranks, k)`.
+
+        Args:
+            own: in main memory; as many, of the same dtype, at each rank.
+            out: where they go, contiguous; new memory unless given.
+        """
 
     @abstractmethod
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
@@ -67,10 +71,10 @@ class GlooEveryone(Everyone):
     def add_up(self, x: Tensor, timeout_s: float) -> None:
         self._perform(AllreduceOptions(), timeout_s, lambda group, how: group.allreduce([x], how))
 
-    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
-        all_of_them = [torch.empty_like(own) for _ in range(self._size)]
-        self._perform(AllgatherOptions(), timeout_s, lambda group, how: group.allgather([all_of_them], [own], how))
-        return all_of_them
+    def gather(self, own: Tensor, timeout_s: float, out: Tensor | None = None) -> Tensor:
+        rows = own.new_empty((self._size, *own.shape)) if out is None else out
+        self._perform(AllgatherOptions(), timeout_s, lambda group, how: group.allgather([[*rows]], [own], how))
+        return rows
 
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
         self._perform(BroadcastOptions(), timeout_s, lambda group, how: group.broadcast([x], how))

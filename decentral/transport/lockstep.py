@@ -17,6 +17,7 @@ from decentral.peer import (
     Collect,
     Effect,
     Exchange,
+    Gather,
     Gradient,
     Messages,
     Mix,
@@ -35,6 +36,7 @@ from decentral.transport.driver import (
     check_alike,
     check_untouched,
     copied_views,
+    gather_bytes,
     members,
     proceed,
     versions,
@@ -76,7 +78,7 @@ class LockstepDriver(Driver):
         self._gradients = gradients
         self._poison = poison
         self._answered: list[Tensor] = []
-        self._given: list[tuple[int, Payload, tuple[int, ...]]] = []  # what nodes received in this round, and versions
+        self._given: list[tuple[int | None, Payload, tuple[int, ...]]] = []  # in this round, to whom; None: to all
         self._mail: dict[tuple[int, int, tuple[int, int]], Payload] = {}  # (sender, receiver, place)
         self._round = 0
         self._exchanges: dict[int, int] = {}  # by each node, begun in this round
@@ -128,7 +130,7 @@ class LockstepDriver(Driver):
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
         answers = {node: self._answer(node, waiting[node]) for node in sorted(waiting)}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
-        return answered | self._all_reduced(waiting)
+        return answered | self._all_reduced(waiting) | self._gathered(waiting)
 
     def _answer(self, node: int, asked: Effect[Any]) -> object:
         match asked:
@@ -142,7 +144,7 @@ class LockstepDriver(Driver):
                 return self._collect(node, ticket)
             case Mix():
                 return self._mix(node, asked)
-            case AllReduce():
+            case AllReduce() | Gather():
                 return _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
@@ -216,6 +218,19 @@ class LockstepDriver(Driver):
         self._lend(*copies.values())
         return copies
 
+    def _gathered(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
+        """All nodes' payloads, once all have asked; every node is lent the same copies."""
+        asked = {node: effect.payload for node, effect in sorted(waiting.items()) if isinstance(effect, Gather)}
+        if len(asked) < len(self.hosted):
+            return {}
+        for node, payload in asked.items():
+            check_alike(payload, asked[0], node, 0)
+            self.bytes_sent[node] += gather_bytes(payload, len(asked))
+        copies = {node: tuple(tensor.clone() for tensor in payload) for node, payload in asked.items()}
+        self._lend(*(tensor for payload in copies.values() for tensor in payload))
+        self._given += [(None, payload, versions(payload)) for payload in copies.values()]
+        return {node: dict(copies) for node in asked}
+
     def _lend(self, *answered: Tensor) -> None:
         if self._poison:
             self._answered += answered
@@ -224,9 +239,8 @@ class LockstepDriver(Driver):
         """Raise if a node wrote into what it received: on one host that is the neighbor's own memory."""
         for node, payload, before in self._given:
             if versions(payload) != before:
-                raise RuntimeError(
-                    f"node {node} changed a payload that it had received; clone it, and change the clone"
-                )
+                who = "a node" if node is None else f"node {node}"
+                raise RuntimeError(f"{who} changed a payload that it had received; clone it, and change the clone")
         self._given.clear()
 
     def _forget_answers(self) -> None:

@@ -285,10 +285,10 @@ class MPIEveryone(Everyone):
     def add_up(self, x: Tensor, timeout_s: float) -> None:
         self._perform(partial(self._comm.Iallreduce, mpi().IN_PLACE, x.numpy()), timeout_s)
 
-    def gather(self, own: Tensor, timeout_s: float) -> list[Tensor]:
-        everyone = torch.empty((self._comm.size, *own.shape), dtype=own.dtype)
-        self._perform(partial(self._comm.Iallgather, own.numpy(), everyone.numpy()), timeout_s)
-        return list(everyone)
+    def gather(self, own: Tensor, timeout_s: float, out: Tensor | None = None) -> Tensor:
+        rows = own.new_empty((self._comm.size, *own.shape)) if out is None else out
+        self._perform(partial(self._comm.Iallgather, own.numpy(), rows.numpy()), timeout_s)
+        return rows
 
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
         self._perform(partial(self._office.comm.Ibcast, x.numpy()), timeout_s)

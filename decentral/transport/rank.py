@@ -9,10 +9,20 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Mix, Post
-from decentral.transport.driver import Driver, Finished, GradientAt, Step, all_reduce_bytes, members, proceed
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post
+from decentral.transport.driver import (
+    Driver,
+    Finished,
+    GradientAt,
+    Step,
+    all_reduce_bytes,
+    gather_bytes,
+    members,
+    proceed,
+)
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
+from decentral.transport.gathers import Gathers
 from decentral.transport.links import BrokenLinkError
 from decentral.transport.wiring import Wires
 
@@ -50,6 +60,7 @@ class RankDriver(Driver):
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._gathers = Gathers(node, nodes, run, epoch)
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
         self._circle = circle or (lambda _: everyone)
@@ -75,6 +86,7 @@ class RankDriver(Driver):
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
         self._round, self._reduced = round, 0
         self._exchanges.begin_round(round)
+        self._gathers.begin_round(round)
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
@@ -96,6 +108,8 @@ class RankDriver(Driver):
                 return None
             case AllReduce():
                 return self._reduce(asked)
+            case Gather(payload=payload):
+                return self._gathered(payload)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
@@ -111,6 +125,16 @@ class RankDriver(Driver):
         circle, out = self._circles[together], self._next_sum(asked.x, self._circles[together])
         self.bytes_sent[self._node] += all_reduce_bytes(asked.x, len(together))
         return self._mean(asked.x, "AllReduce", out, circle, together)
+
+    def _gathered(self, payload: Payload) -> dict[int, Payload]:
+        """Through main memory, over the engine of all ranks that measures, too."""
+
+        def perform(own: Tensor, out: Tensor) -> None:
+            engine = self._everyone
+            self._together("Gather", own.nbytes, partial(engine.gather, own, out=out), engine, self._all)
+
+        self.bytes_sent[self._node] += gather_bytes(payload, self._nodes)
+        return self._gathers.perform(payload, perform)
 
     def _next_sum(self, x: Tensor, circle: Circle) -> Tensor:
         memory, number = torch.device(_memory(x, circle)), self._reduced
@@ -149,11 +173,13 @@ class RankDriver(Driver):
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
 
-        def perform(timeout_s: float) -> list[Tensor]:
+        def perform(timeout_s: float) -> Tensor:
             return self._everyone.gather(own, timeout_s + patience_s)
 
-        gathered = self._together("evaluation", own.nbytes, perform, self._everyone, self._all)
-        return [numbers.tolist() for numbers in gathered]
+        gathered: list[list[float]] = self._together(
+            "evaluation", own.nbytes, perform, self._everyone, self._all
+        ).tolist()
+        return gathered
 
     def broadcast(self, x: Tensor, patience_s: float = 0.0) -> None:
         """Overwrite `x` with node 0's: for the start of a run."""

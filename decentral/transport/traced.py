@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Mix, Post, Ticket
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Post, Ticket
 from decentral.timeline import Category, Span, Timeline
 from decentral.transport.driver import Driver, Step
 from decentral.transport.frames import Stamp
@@ -105,12 +105,12 @@ class TracedDriver(Driver):
                     return cast(Tensor, done.value)
                 began = perf_counter_ns()
                 sends = isinstance(asked, Exchange | Post | Mix)
-                self._own(resumed, began, first, has_received, sends)
+                self._own(resumed, began, first, has_received, sends or isinstance(asked, Gather))
                 first = len(timeline.current)
                 answer = yield asked
                 self._answered(asked, answer, began, first, exchanges)
                 exchanges += sends
-                has_received = isinstance(asked, Exchange | Collect)
+                has_received = isinstance(asked, Exchange | Collect | Gather)
         finally:
             step.close()
 
@@ -129,8 +129,8 @@ class TracedDriver(Driver):
     def _answered(self, asked: Effect[Any], answer: Any, began: int, first: int, exchanges: int) -> None:
         """Note how an effect was answered, by the sends and waits from index `first` on."""
         timeline = self._timeline
-        if isinstance(asked, AllReduce):
-            timeline.add("all-reduce", began, perf_counter_ns())
+        if isinstance(asked, AllReduce | Gather):
+            timeline.add("all-reduce" if isinstance(asked, AllReduce) else "gather", began, perf_counter_ns())
             return
         links = timeline.current[first:]
         if not links:

@@ -82,18 +82,19 @@ class FlatModel:
         torch.cat(parts, out=out)
 
     @contextmanager
-    def gradients_from(self, gradient: Tensor, absent: bool) -> Iterator[None]:
+    def gradients_from(self, gradient: Tensor, absent: bool, whole: bool = False) -> Iterator[None]:
         """Within it, the parameters' gradients are views of `gradient: (d,)`; then they are the user's again.
 
         A parameter that the user's loss did not use has none, unless others have: its block is not zero.
 
         Args:
             absent: take no parameter for used.
+            whole: take all of them for used.
         """
         own = [parameter.grad for parameter in self.parameters]
         for parameter, block, used in zip(self.parameters, self.layout, own, strict=True):
             given = block.of(gradient)
-            unused = (absent or used is None) and not given.any()
+            unused = not whole and (absent or used is None) and not given.any()
             parameter.grad = None if unused else given
         try:
             yield

@@ -76,7 +76,8 @@ class Session:
                 start_alike(driver, model, self.world.transport.connect_timeout_s)
             rows, static = _rows(graph, self.world.rank), graph.schedule.period == 1
             peer = Peer(self.world.rank, self.world.size, rows, flat.layout, seed, static=static)
-            rounds = Rounds(method, driver, peer, flat, local)
+            with placed():
+                rounds = Rounds(method, driver, peer, flat, local)
             wrapped = Wrapped(
                 self.world, driver, flat, rounds, GossipOptimizer(optimizer, rounds, local), told, buffers
             )

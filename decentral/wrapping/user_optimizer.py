@@ -72,15 +72,18 @@ class UserOptimizer:
                     block.of(gradient).add_(block.of(self._model.x), alpha=group["weight_decay"])
         return gradient
 
-    def step(self, gradient: Tensor) -> None:
+    def step(self, gradient: Tensor, *, alike: bool = False) -> None:
         """One step in place on the model's vector with the flat gradient `(d,)`.
+
+        Args:
+            alike: all nodes take this very step: parameters that this node's own loss did not use take part.
 
         Raises:
             ConfigError: an optimizer that evaluates the loss itself, with a gradient that is not this node's own.
         """
         answer, model = self.answer, self._model
         model.point_at(model.x)
-        if answer is not None and gradient is answer.gradient and gradient._version == answer.version:
+        if not alike and answer is not None and gradient is answer.gradient and gradient._version == answer.version:
             if not answer.skip:
                 self._step_as_answered(answer)
             return
@@ -89,7 +92,7 @@ class UserOptimizer:
                 f"{type(self._optimizer).__name__} evaluates this node's loss itself, but the algorithm steps with "
                 "another gradient than this node's own; use an optimizer that steps without a closure"
             )
-        with model.gradients_from(gradient, absent=answer is not None and answer.skip):
+        with model.gradients_from(gradient, absent=answer is not None and answer.skip, whole=alike):
             self._optimizer.step()
 
     def _step_as_answered(self, answer: Answer) -> None:

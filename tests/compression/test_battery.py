@@ -157,6 +157,20 @@ LAYOUT_1500 = [
 ]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", [name for name in ENTRIES if made(name, SIZE).linear])
+def test_the_mean_of_a_linear_ones_messages_is_the_message_of_the_mean(name: str, dtype: torch.dtype) -> None:
+    compressor = made(name, SIZE, dtype)
+    vectors = [drawn(SIZE, dtype, seed) for seed in range(3)]
+    keys = [KEY._replace(node=node) for node in range(3)]
+    messages = [compressor.encode(x, compressor.message(), key) for x, key in zip(vectors, keys, strict=True)]
+    mean = torch.stack([compressor.numbers(message) for message in messages]).mean(dim=0)
+    compressor.numbers(messages[0]).copy_(mean)
+    expected = decoded(compressor, torch.stack(vectors).mean(dim=0))
+    found = compressor.decode(messages[0], torch.empty(SIZE, dtype=dtype), keys[0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 1e-13)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_linear_one_is_linear_between_nodes_and_others_are_not(name: str) -> None:
     compressor = made(name, SIZE, torch.float64)

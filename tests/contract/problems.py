@@ -16,6 +16,7 @@ from torch import Tensor
 from decentral.loading import example_with
 from decentral.peer import Block, Layout, LossAndGradient
 from decentral.topology import gallery
+from decentral.topology.graph import checked_graph
 from decentral.topology.mixing import MixingMatrix
 from decentral.topology.schedule import StaticSchedule
 from decentral.topology.topology import Topology
@@ -54,8 +55,24 @@ GRAPHS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
 @cache
 def graph(name: str) -> Topology:
     """One of GRAPHS, with Metropolis weights."""
-    shipped, nodes, options = GRAPHS[name]
-    return gallery.load(example_with(topology={"name": shipped, **options}).topology, nodes, Path())
+    family, nodes, options = GRAPHS[name]
+    return shipped(family, nodes, **options)
+
+
+def shipped(name: str, nodes: int, **options: Any) -> Topology:
+    """A topology of the gallery, by its section."""
+    return gallery.load(example_with(topology={"name": name, **options}).topology, nodes, Path())
+
+
+def pushing(topology: Topology) -> tuple[Topology, str]:
+    """The same links with what each node sends shared out equally: unequal degrees make the sums unequal."""
+    return Topology.static(topology.name, topology.graph, "column-stochastic"), ""
+
+
+def spanning(topology: Topology) -> tuple[Topology, str]:
+    """A tree of shortest ways from node 0, on some of the links."""
+    tree = nx.bfs_tree(topology.graph, 0).to_undirected()
+    return Topology.static(topology.name, checked_graph(tree, topology.nodes, topology.name), "metropolis"), ""
 
 
 def alone(nodes: int) -> Topology:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import BoundOptimizer, LocalOptimizer
-from decentral.peer import Effect, Exchange, Layout, LossAndGradient, Mix, Peer, Post
+from decentral.peer import Effect, Exchange, Gather, Layout, LossAndGradient, Mix, Payload, Peer, Post
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver, GradientAt, Step
 from decentral.transport.lockstep import LockstepDriver
@@ -100,12 +100,18 @@ def watched(step: Step, posted: list[Shapes]) -> Step:
                 asked = step.send(answer)
             except StopIteration as done:
                 return cast(Tensor, done.value)
-            if isinstance(asked, Post | Exchange | Mix):
-                payload = (asked.x,) if isinstance(asked, Mix) else asked.messages.like
+            if isinstance(asked, Post | Exchange | Mix | Gather):
+                payload = _payload(asked)
                 posted.append(tuple((tuple(tensor.shape), tensor.dtype) for tensor in payload))
             answer = yield asked
 
     return cast(Step, watch())
+
+
+def _payload(asked: Post | Exchange | Mix | Gather) -> Payload:
+    if isinstance(asked, Gather):
+        return asked.payload
+    return (asked.x,) if isinstance(asked, Mix) else asked.messages.like
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,10 @@ def kept(value: object, name: str = "state") -> dict[str, Any]:
 
 
 def same(one: State, other: State, tolerance: float | None = None) -> bool:
-    """Whether two States carry the same: bit for bit, or within a tolerance, relative above 1 and absolute below."""
+    """Whether two States carry the same: bit for bit, or within a tolerance, relative above 1 and absolute below.
+
+    Packed messages have no tolerance: what they are decoded to has.
+    """
     first, second = kept(one), kept(other)
     return first.keys() == second.keys() and all(_equal(first[name], second[name], tolerance) for name in first)
 
@@ -151,7 +160,7 @@ def _equal(one: object, other: object, tolerance: float | None) -> bool:
         return one == other
     if tolerance is None:
         return one.dtype == other.dtype and torch.equal(one, other)
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+    return one.dtype == torch.uint8 or torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 def _merged(parts: dict[str, object]) -> dict[str, Any]:

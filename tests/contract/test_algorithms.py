@@ -16,6 +16,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.quasi_global_adam import Variant
+from decentral.algorithms.relay_sgd import Form
 from decentral.compression import Space, compressor_of
 from decentral.peer import Layout, LossAndGradient, Peer
 from decentral.topology.groups import members
@@ -23,8 +24,9 @@ from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle, oracle_compressed, oracle_correction
-from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
+from tests.contract import oracle, oracle_central, oracle_compressed, oracle_correction, oracle_sums
+from tests.contract.oracle_central import coded
+from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph, pushing, spanning
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
 
@@ -56,6 +58,7 @@ class Case:
         bytes_sent: its formula.
         settings: of the algorithm.
         tolerance: between transports; None for bitwise, where no engine owns the order of a sum.
+        centralized: whether all nodes hold the same model, and have no graph.
         size: nodes of each group, where the graph is one of groups.
         optimizers: names of OPTIMIZERS that it is run with.
         alone: whether one node alone is torch's own optimizer.
@@ -71,6 +74,7 @@ class Case:
     bytes_sent: Bytes
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
+    centralized: bool = False
     size: int = 1
     optimizers: Sequence[str] = ("plain", "momentum", "nesterov", "adamw")
     alone: bool = True
@@ -93,6 +97,28 @@ class Case:
     def among(self, optimizers: Sequence[str]) -> list[str]:
         """Those of some optimizers that it is run with, or the one that stands for all."""
         return [name for name in optimizers if name in self.optimizers] or [self.optimizers[0]]
+
+
+def push(delay: int) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        return gossip_bytes(rounds - delay, degree, nodes, vector) + (rounds - delay) * degree * 8
+
+    equations, settings = oracle_sums.push(delay), {"delay": delay}
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, suited=pushing, **SUMMED)
+
+
+def relay(form: str) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        return gossip_bytes(rounds, degree, nodes, vector) + rounds * degree * 8
+
+    is_alone_exact = form != "updates"  # x + (x' - x) is not x' to the bit
+    return Case(
+        settings={"form": form},
+        equations=oracle_sums.relay(form),
+        bytes_sent=bytes_sent,
+        suited=spanning,
+        **(SUMMED | {"alone": is_alone_exact}),
+    )
 
 
 def hierarchical(order: str, between: str, size: int, every: int = 1) -> Case:
@@ -205,7 +231,46 @@ def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
 
 TOP_3 = {"name": "top-k", "k": 3}
 HALF = {"name": "random-k", "fraction": 0.5, "unbiased": True}
+
+
+def central(
+    equations: oracle.Equations,
+    compression: Any,
+    through: str = "gather",
+    optimizer: str | None = None,
+    **settings: Any,
+) -> Case:
+    """A centralized method with compressed messages, one of each compression that is set."""
+    sent = [compression, *(value for key, value in settings.items() if key.endswith("compression"))]
+    reduced = through == "all-reduce"
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, vector: int) -> int:
+        space = Space(DIMENSION, torch.float32 if vector == 4 * DIMENSION else torch.float64)
+        sizes = [compressor_of(each, space).bytes for each in sent]
+        if reduced:  # all but the 8 bytes that say of which round they are
+            return sum(ring_all_reduce_bytes(rounds, degree, nodes, size - 8) for size in sizes)
+        return gossip_bytes(rounds, nodes - 1, nodes, sum((size + 7) // 8 * 8 for size in sizes))
+
+    return Case(
+        settings={"compression": compression, "through": through, **settings},
+        equations=equations,
+        bytes_sent=bytes_sent,
+        tolerance=1e-6 if reduced else None,
+        centralized=True,
+        optimizers=(optimizer,) if optimizer else CORRECTED["optimizers"],
+        alone=False,
+        mean=False,
+        brief=True,
+    )
+
+
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
+TOP = {"name": "top-k", "k": 3}
+SHARED = {"name": "random-k", "k": 4}
+SAMPLED = {"name": "random-k", "k": 4, "shared": False, "unbiased": True}
+SKETCH = {"name": "sketch", "fraction": 0.5, "unbiased": True}
+QUANTIZED = {"name": "qsgd", "bits": 4, "block": 8}
+SUMMED: dict[str, Any] = {"mean": False, **CORRECTED}
 
 CASES: dict[str, dict[str, Case]] = {
     "dsgd": {
@@ -320,8 +385,34 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "momentum-tracking": {"": owning(oracle_correction.momentum_tracking, vectors=2, momentum=0.8)},
     "gut": {"": owning(oracle_correction.global_update_tracking, mu=0.7)},
+    "sgp": {"": push(0), "overlapped": push(1), "three rounds late": push(3)},
+    "relay-sgd": {form: relay(form) for form in get_args(Form)},
     "allreduce": {
-        "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6),
+        "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6, centralized=True),
+    },
+    "ef14": {
+        "": central(oracle_central.ef14(coded(TOP)), TOP),
+        "low-rank": central(oracle_central.ef14(coded("low-rank")), "low-rank"),
+        "random-k by all-reduce": central(oracle_central.ef14(coded(SHARED)), SHARED, through="all-reduce"),
+    },
+    "ef21": {"": central(oracle_central.ef21_sgdm(coded(TOP)), TOP)},
+    "ef21-sgdm": {
+        "": central(oracle_central.ef21_sgdm(coded(TOP), 0.7), TOP, momentum=0.7),
+        "double": central(oracle_central.ef21_sgdm(coded(TOP), 0.7, double=True), TOP, momentum=0.7, double=True),
+    },
+    "econtrol": {"": central(oracle_central.econtrol(coded(TOP), 0.2), TOP, optimizer="decaying", control=0.2)},
+    "dqsgd": {
+        "": central(oracle_central.diana(coded(QUANTIZED), 0.0), QUANTIZED),
+        "sketch by all-reduce": central(oracle_central.diana(coded(SKETCH), 0.0), SKETCH, through="all-reduce"),
+    },
+    "diana": {"": central(oracle_central.diana(coded(QUANTIZED), 0.3), QUANTIZED, shift_rate=0.3)},
+    "ec-sgd-diana": {
+        "": central(
+            oracle_central.ec_sgd_diana(coded(TOP), coded(SAMPLED, "shift"), 0.25),
+            TOP,
+            shift_compression=SAMPLED,
+            shift_rate=0.25,
+        ),
     },
 }
 
@@ -397,12 +488,19 @@ PLACES = {
 }
 
 
+def places(case: Case) -> list[str]:
+    """Those of PLACES that a case is run on: a brief one on one, and small where the graph says nothing."""
+    if not case.brief:
+        return list(PLACES)
+    return ["ring-9" if case.centralized else "social-32"]
+
+
 @pytest.mark.parametrize(
     ("name", "case", "on", "options"),
     [
         pytest.param(*param.values, *PLACES[place], id=f"{param.id}-{place}")
         for param in ALL
-        for place in list(PLACES)[-1 if param.values[1].brief else 0 :]
+        for place in places(param.values[1])
     ],
 )
 def test_it_computes_its_equations(name: str, case: Case, on: str, options: dict[str, float]) -> None:
@@ -497,7 +595,7 @@ def dry(
 
 def few(case: Case) -> Topology:
     """Four nodes on a path, or as many as two groups have."""
-    return graph("path-4") if case.size == 1 else case.on(graph("path-2"))
+    return case.on(graph("path-4" if case.size == 1 else "path-2"))
 
 
 def simulate_few(case: Case, algorithm: Algorithm, dtype: torch.dtype, layout: Layout) -> Run:

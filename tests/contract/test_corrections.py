@@ -126,7 +126,7 @@ SOLITARY = [
     pytest.param(name, case, id=f"{name} {label}")
     for name, cases in CASES.items()
     for label, case in cases.items()
-    if case.brief and case.tolerance is None and not case.by_node
+    if case.brief and case.tolerance is None and not (case.by_node or case.centralized)
 ]
 
 

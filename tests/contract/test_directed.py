@@ -8,6 +8,7 @@ import torch
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 from decentral.training.algorithm import between_nodes
@@ -35,19 +36,24 @@ ORDERS = ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate")
 PUSHING = [(name, Push(**plain(overlaps=overlaps))) for name in COLUMN for overlaps in (False, True)]
 ADDRESSED = [(name, Addressed(**plain(overlaps=overlaps))) for name in [*DOUBLY, *COLUMN] for overlaps in (False, True)]
 DESCENDING = [(name, DSGD(**plain(order=order))) for name in DOUBLY for order in ORDERS]
+DE_BIASED = [
+    (name, StochasticGradientPush(**plain(delay=delay))) for name in ("lopsided-4", "one-way-4") for delay in (0, 2)
+]
 COMPRESSED = [(name, DSGD(**plain(order=ORDERS[2], every=2, compression="bf16"))) for name in DOUBLY]
 
 
 def label(value: object) -> str:
     if isinstance(value, DSGD):
         return f"{value.order} {value.compression}"
+    if isinstance(value, StochasticGradientPush):
+        return f"SGP {value.delay} late"
     if isinstance(value, Push | Addressed):
         return f"{type(value).__name__}{' overlapped' * value.overlaps}"
     return str(value)
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize(("on", "algorithm"), [*DESCENDING, *COMPRESSED, *PUSHING, *ADDRESSED], ids=label)
+@pytest.mark.parametrize(("on", "algorithm"), [*DESCENDING, *COMPRESSED, *DE_BIASED, *PUSHING, *ADDRESSED], ids=label)
 def test_real_ranks_give_the_bits_of_lockstep(on: str, algorithm: Algorithm, wire: str) -> None:
     topology = directed(on)
     simulated = in_lockstep(algorithm, topology)
@@ -116,7 +122,7 @@ def test_each_neighbor_hears_what_was_meant_for_it(on: str) -> None:
         assert {i: value for i, value in enumerate(run.final[node]) if value >= 0} == heard[node]
 
 
-@pytest.mark.parametrize(("on", "algorithm"), [*DESCENDING[:6], *PUSHING, *ADDRESSED], ids=label)
+@pytest.mark.parametrize(("on", "algorithm"), [*DESCENDING[:6], *DE_BIASED[::2], *PUSHING, *ADDRESSED], ids=label)
 def test_bytes_are_known_before_the_run(on: str, algorithm: Algorithm) -> None:
     topology = directed(on)
     run = in_lockstep(algorithm, topology, torch.float64)

@@ -129,6 +129,18 @@ def test_all_reduce_agrees_up_to_the_order_of_its_sums(model: dict[str, Any], tm
     assert all(torch.equal(models[0], model) for models in (alike, real) for model in models)
 
 
+@pytest.mark.parametrize("name", ["ef14", "ef21", "ef21-sgdm", "econtrol", "dqsgd", "diana", "ec-sgd-diana"])
+def test_centralized_methods_with_compressed_messages_leave_the_same_bits(name: str, tmp_path: Path) -> None:
+    """Each at its defaults."""
+    optimizer = {"lr": 0.1, "weight_decay": 1e-4} if name == "econtrol" else DIGITS["optimizer"]
+    changed = {"algorithm": name, "optimizer": optimizer, "rounds": 40}
+    ready, run = prepared(tmp_path, DIGITS, changed)
+    (alike, observed), (real, observed_too) = simulated(ready), on_processes(ready, run)
+    assert all(torch.equal(alike[0], model) for model in (*alike, *real))
+    assert [seen.bytes_sent for seen in observed] == [seen.bytes_sent for seen in observed_too]
+    assert observed[-1].accuracy > 2 * observed[0].accuracy
+
+
 def test_all_reduce_finds_the_known_optimum(tmp_path: Path) -> None:
     ready, _ = prepared(tmp_path, QUADRATICS)
     models, _ = simulated(ready)

@@ -13,11 +13,14 @@ import torch
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.relay_sgd import RelaySGD
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.config import Transport
+from decentral.topology.topology import Topology
 from decentral.transport.launcher import launched
 from decentral.transport.world import World
 from tests.contract.directed import COLUMN, DOUBLY, Addressed, Push, directed, in_lockstep, on_a_rank, plain
-from tests.contract.problems import LAYOUTS
+from tests.contract.problems import LAYOUTS, shipped
 from tests.contract.runs import Run, same
 from tests.contract.test_algorithms import CASES, OPTIMIZERS, Case, built, few, run_one, simulate_few
 
@@ -36,16 +39,18 @@ def variations() -> Iterator[tuple[str, Case, str, str, str]]:
                         yield name, case, optimizer, dtype, layout
 
 
-def directed_variations() -> Iterator[tuple[str, Algorithm]]:
-    """Schedule and algorithm of each run on a directed graph."""
+def further_variations() -> Iterator[tuple[Topology, Algorithm]]:
+    """Each run on a directed graph, and one with two exchanges under way at once."""
+    yield shipped("double_binary_trees", NODES, apart=True), RelaySGD(**plain(trees=2))
     for on in (*DOUBLY, *COLUMN):
         if directed(on).nodes != NODES:
             continue
         for overlaps in (False, True):
-            yield on, Push(**plain(overlaps=overlaps))
-            yield on, Addressed(**plain(overlaps=overlaps))
+            yield directed(on), Push(**plain(overlaps=overlaps))
+            yield directed(on), Addressed(**plain(overlaps=overlaps))
+            yield directed(on), StochasticGradientPush(**plain(delay=2 * overlaps))
         for order in ("adapt-then-combine", "combine-then-adapt", "adapt-while-communicate") if on in DOUBLY else ():
-            yield on, DSGD(**plain(order=order))
+            yield directed(on), DSGD(**plain(order=order))
 
 
 def alike(run: Run, simulated: Run, rank: int, tolerance: float | None = None) -> bool:
@@ -66,9 +71,9 @@ def main(out: Path) -> None:
         simulated = simulate_few(case, algorithm, dtype, layout)
         what = f"{name} {dict(case.settings)} {optimizer} {precision} {cut}"
         found.append([what, alike(run, simulated, world.rank, case.tolerance)])
-    for epoch, (on, algorithm) in enumerate(directed_variations(), start=len(found) + 1):
-        run = on_a_rank(world, algorithm, directed(on), epoch=epoch)
-        found.append([f"{on} {algorithm}", alike(run, in_lockstep(algorithm, directed(on)), world.rank)])
+    for epoch, (topology, algorithm) in enumerate(further_variations(), start=len(found) + 1):
+        run = on_a_rank(world, algorithm, topology, epoch=epoch)
+        found.append([f"{topology.name} {algorithm}", alike(run, in_lockstep(algorithm, topology), world.rank)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.measure.cost import Link, Machine, Setting, buckets, predict, predict_ddp
-from decentral.transport.dry import Exchanged, Reduced, Round
+from decentral.transport.dry import Exchanged, Gathered, Reduced, Round
 
 S = 956_000  # bytes of a frame, and of the model
 MIB = 1 << 20
@@ -92,9 +92,20 @@ def test_on_one_host_neighbors_read_in_place_and_all_reduce_copies() -> None:
     assert (by_loopback.wire_s, by_loopback.hidden_s) == (pytest.approx(1.0), 0)
 
 
+@pytest.mark.parametrize(("latency_s", "waited_s"), [(0.1, 0.0), (0.5, 3 * (2.9 * 0.5 - 0.5))])
+def test_a_gather_sends_every_message_in_three_hops(latency_s: float, waited_s: float) -> None:
+    """In a hop a whole frame is on the wire, for a second. It is written and read, sent on, and the model added to."""
+    did = [[Round(1, gathers=[Gathered(S, 4)])]]
+    cost = predict(did, replace(BETWEEN_HOSTS, link=Link(8e6, latency_s)))
+    assert (cost.wire_s, cost.latency_s, cost.hidden_s) == (pytest.approx(3.0), pytest.approx(waited_s), 0)
+    here = predict(did, ONE_HOST)
+    assert (here.wire_s, here.latency_s, here.mixing_s) == (pytest.approx(1.5), 0, pytest.approx(2 + 4 * 4 + 2))
+
+
 def test_one_node_has_nobody_to_talk_to() -> None:
     alone = replace(BETWEEN_HOSTS, nodes=1)
     assert predict([[Round(1, reductions=[Reduced(S, 1)])]], alone).communication_s == 0
+    assert predict([[Round(1, gathers=[Gathered(S, 1)])]], alone).wire_s == 0
     assert predict([[Round(1)]], alone).efficiency == 1
     assert predict_ddp([S], alone).step_s == 0.5
     assert predict([[Round()]], alone).efficiency == 1  # a round that does nothing

@@ -85,6 +85,9 @@ class Remembering(Algorithm):
 COSINE = {"lr": 0.1, "schedule": {"name": "cosine", "rounds": 13, "warmup": 3}}
 DROP = {"lr": 0.05, "weight_decay": 0.01, "schedule": {"name": "step", "at": [8, 12]}}
 
+COLUMNS = {"name": "star", "weights": "column-stochastic"}
+APART = {"name": "double_binary_trees", "apart": True}
+
 VARIATIONS: dict[str, dict[str, Any]] = {
     "adapt-then-combine": {"algorithm": {"name": "dsgd", "order": "adapt-then-combine"}},
     "combine-then-adapt": {"algorithm": {"name": "dsgd", "order": "combine-then-adapt"}},
@@ -108,6 +111,15 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "motef": {"algorithm": {"name": "motef", "compression": {"name": "low-rank"}, "consensus_step": 0.2}},
     "deepsqueeze": {"algorithm": {"name": "deepsqueeze", "compression": "sign", "consensus_step": 0.2}},
     "ecd": {"algorithm": {"name": "ecd", "compression": "int8"}},
+    "ef14": {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "shared": False}}, "optimizer": COSINE},
+    "ef21-sgdm": {"algorithm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"}},
+    "econtrol": {"algorithm": "econtrol", "optimizer": DROP},
+    "ec-sgd-diana": {"algorithm": "ec-sgd-diana", "optimizer": DROP},
+    "sgp": {"algorithm": "sgp", "topology": COLUMNS, "optimizer": {**DROP, "momentum": 0.5}},
+    "sgp, overlapped": {"algorithm": {"name": "sgp", "delay": 2}, "topology": COLUMNS},
+    "relay-sgd": {"algorithm": "relay-sgd", "topology": "tree", "optimizer": {**COSINE, "momentum": 0.5}},
+    "relay-sgd, updates": {"algorithm": {"name": "relay-sgd", "form": "updates"}, "topology": "tree"},
+    "relay-sgd, two trees": {"algorithm": {"name": "relay-sgd", "form": "start", "trees": 2}, "topology": APART},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
@@ -122,7 +134,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "dtype": "float64",
     },
 }
-FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "adamw", "batch norm"]
+FEW = ["tracking", "adapt-while-communicate", "allreduce", "own algorithm", "ef21-sgdm", "adamw", "batch norm"]
 """Not dropout: ranks that are threads draw from one generator. It is held to the same on real processes."""
 
 

@@ -11,7 +11,15 @@ from .topologies import lopsided, named, of, one_peer_exponential, random_matchi
 
 
 def verdicts(topology: Topology) -> dict[str, Verdict]:
-    return {verdict.method: verdict for verdict in admissions(analyze(topology))}
+    return {verdict.method: verdict for verdict in admissions(topology, analyze(topology))}
+
+
+def emptied() -> Topology:
+    """Node 0 gives all that it has to node 1, which returns a half in the next turn."""
+    turns = [nx.DiGraph(), nx.DiGraph()]
+    turns[0].add_weighted_edges_from([(0, 1, 1.0)])
+    turns[1].add_weighted_edges_from([(1, 0, 0.5)])
+    return of(turns, "given")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +35,8 @@ def verdicts(topology: Topology) -> dict[str, Verdict]:
         (one_peer_exponential(8), {"D-SGD", "push-sum"}),
         (random_matchings(8), {"D-SGD", "CHOCO", "push-sum"}),
         (lopsided(8), {"push-sum"}),
+        (named("double_binary_trees", 8, apart=True), {"D-SGD", "CHOCO", "push-sum", "RelaySum"}),
+        (emptied(), set()),
     ],
     ids=[
         "complete",
@@ -39,6 +49,8 @@ def verdicts(topology: Topology) -> dict[str, Verdict]:
         "directed",
         "drawn",
         "columns",
+        "two trees",
+        "emptied",
     ],
 )
 def test_who_may_run(topology: Topology, admitted: set[str]) -> None:
@@ -57,6 +69,12 @@ def test_who_may_run(topology: Topology, admitted: set[str]) -> None:
         (named("torus", 16), "RelaySum", "found 17 edge"),
         (lopsided(8), "D-SGD", "use push-sum"),
         (lopsided(8), "push-sum", "every node reaches every other"),
+        (emptied(), "push-sum", "in turn 0 of x node 0 keeps nothing for itself and receives nothing"),
+        (named("star", 8), "RelaySum", "what a node says has reached all after 2 rounds"),
+        (named("double_binary_trees", 8, apart=True), "RelaySum", "relay-sgd with trees: 2"),
+        (named("star", 6, schedule="matchings"), "RelaySum", "turn 0 of star does not connect all nodes"),
+        (random_matchings(8), "RelaySum", "draws its links anew"),
+        (one_peer_exponential(8), "RelaySum", "needs undirected links, found 1 -> 0 alone in turn 0"),
     ],
 )
 def test_why(topology: Topology, method: str, reason: str) -> None:

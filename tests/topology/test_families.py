@@ -108,6 +108,11 @@ def test_double_binary_trees(nodes):
     tree = load("tree", nodes).edges
     mirrored = {tuple(sorted((nodes - 1 - i, nodes - 1 - j))) for i, j in tree}
     assert set(topology.edges) == set(tree) | mirrored
+    apart = load("double_binary_trees", nodes, apart=True)
+    assert apart.edges == topology.edges
+    each = [np.argwhere(np.triu(apart.schedule.matrix(turn).dense(), 1)).tolist() for turn in range(2)]
+    assert each == [sorted(map(list, turn)) for turn in (tree, mirrored)]
+    assert apart.schedule.period == 2
     assert max(len(topology.neighbors(node)) for node in range(nodes)) <= 4
 
 

@@ -1,6 +1,7 @@
 """Which graphs and optimizers an algorithm takes: what the theory forbids is refused, and what is changed is told."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,22 @@ import torch
 import yaml
 
 from decentral.algorithms.d2 import D2
+from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.relay_sgd import RelaySGD
+from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.config import Transport
 from decentral.errors import ConfigError
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
 from decentral.measure.run import Prepared, own_method, run_on, simulate
-from decentral.topology.analysis import spectrum
+from decentral.topology.admission import admissions
+from decentral.topology.analysis import analyze, spectrum
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import between_nodes
 from decentral.training.objective import flat
 from decentral.transport.world import World
-from tests.contract.problems import graph
+from tests.contract.directed import directed
+from tests.contract.problems import graph, shipped
 from tests.contract.runs import sgd
 
 TREE: dict[str, Any] = {
@@ -67,6 +73,21 @@ def ready(folder: Path, **more: Any) -> Prepared:
             ("topology",),
         ),
         (
+            {"algorithm": "relay-sgd"},
+            "RelaySum needs a tree, found 1 edge(s) more than one has in ring",
+            ("topology",),
+        ),
+        (
+            {"algorithm": "relay-sgd", "topology": {"name": "tree", "scaling": "lazy"}},
+            "found lazy; relay-sgd uses no mixing weights: leave scaling out",
+            ("topology", "scaling"),
+        ),
+        (
+            {"algorithm": "relay-sgd", "topology": {"name": "tree", "weights": "metropolis"}},
+            "found metropolis; relay-sgd uses no mixing weights: leave weights out",
+            ("topology", "weights"),
+        ),
+        (
             {"algorithm": {"name": "d2", "lazy": "never"}},
             "ring has the eigenvalue -0.3333, and D2 needs all above -1/3",
             ("topology",),
@@ -103,6 +124,41 @@ def test_d2_takes_half_steps_where_the_spectrum_asks_for_them(on: str) -> None:
 def test_d2_takes_other_graphs_as_they_are() -> None:
     for topology in (graph("ring-9"), graph("complete-8"), Topology.static("alone", nx.empty_graph(1), "metropolis")):
         assert between_nodes(D2(local=sgd(0.1), lazy="never"), topology, ()) is topology
+
+
+JUDGED = {
+    "ring-8": graph("ring-8"),
+    "ring-9": graph("ring-9"),
+    "star-32": graph("star-32"),
+    "social-32": graph("social-32"),
+    "alone": Topology.static("alone", nx.empty_graph(1), "metropolis"),
+    "double trees": shipped("double_binary_trees", 7),
+    "double trees apart": shipped("double_binary_trees", 7, apart=True),
+    "tree, shared out": shipped("tree", 7, weights="column-stochastic"),
+    "star, matchings": shipped("star", 6, schedule="matchings"),
+    "tree, matcha": shipped("tree", 6, schedule="matcha"),
+    "one-peer exponential": shipped("one_peer_exponential", 8),
+    "base_k": shipped("base_k", 5),
+    "cycle": directed("cycle-4"),
+    "lopsided": directed("lopsided-5"),
+    "one way": directed("one-way-4"),
+}
+
+
+@pytest.mark.parametrize("on", JUDGED)
+def test_methods_refuse_what_topology_explain_says_they_do(on: str) -> None:
+    topology = JUDGED[on]
+    methods = {
+        "D-SGD": DSGD(local=sgd(0.1)),
+        "D2": D2(local=sgd(0.1), lazy="never"),
+        "push-sum": StochasticGradientPush(local=sgd(0.1)),
+        "RelaySum": RelaySGD(local=sgd(0.1), trees=topology.schedule.period or 1),
+    }
+    for verdict in admissions(topology, analyze(topology)):
+        if verdict.method not in methods:
+            continue
+        with nullcontext() if verdict.admitted else pytest.raises(ConfigError):
+            between_nodes(methods[verdict.method], topology, ())
 
 
 def silent(row: Evaluation) -> None:

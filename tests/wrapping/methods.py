@@ -26,6 +26,7 @@ OWNING: dict[str, dict[str, Any]] = {
     "momentum tracking": {"name": "momentum-tracking"},
     "gut": {"name": "gut"},
     "lead": {"name": "lead"},
+    "econtrol": {"name": "econtrol", "compression": {"name": "top-k", "fraction": 0.1}},
 }
 """Those that take the local step themselves."""
 
@@ -39,13 +40,31 @@ COMPRESSED: dict[str, dict[str, Any]] = {
 }
 """Those that compress what they send, which must not be bfloat16."""
 
+CENTRAL: dict[str, dict[str, Any]] = {
+    "ef14": {"name": "ef14", "compression": {"name": "top-k", "fraction": 0.1}},
+    "ef21": {"name": "ef21"},
+    "ef21-sgdm": {"name": "ef21-sgdm", "double": True, "compression": "low-rank"},
+    "dqsgd": {"name": "dqsgd"},
+    "diana": {"name": "diana"},
+    "ec-sgd-diana": {"name": "ec-sgd-diana"},
+}
+"""Centralized ones with compressed messages, which all nodes are sent."""
+SUMMED: dict[str, dict[str, Any]] = {
+    "sgp": {"name": "sgp"},
+    "sgp overlapped": {"name": "sgp", "delay": 1},
+    "relay-sgd": {"name": "relay-sgd"},
+}
+"""Those that pass on sums; alone they are the optimizer that there is."""
+
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
+
+ELSEWHERE = (CORRECTED, OWNING, COMPRESSED, CENTRAL, SUMMED, SLOW)
 
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {method["name"] for of in (CORRECTED, OWNING, COMPRESSED, SLOW) for method in of.values()}
+        if name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},

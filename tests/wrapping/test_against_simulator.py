@@ -21,12 +21,14 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import WIRES, on_ranks
 from tests.wrapping.methods import (
+    CENTRAL,
     COMPRESSED,
     CORRECTED,
     METHODS,
     OWNING,
     REDUCING,
     SLOW,
+    SUMMED,
     Doubling,
     Drifting,
     TwoGradients,
@@ -65,7 +67,7 @@ def in_ordinary_loops(ready: Prepared, algorithm: Any, steps: int, wire: str = "
         session, task = Session(world), ready.task
         module = task.module()
         inner = ready.local.factory(module.parameters(), **ready.local.options)
-        model, optimizer = session.wrap(module, inner, algorithm=algorithm, topology="ring")
+        model, optimizer = session.wrap(module, inner, algorithm=algorithm, topology=ready.method.topology.name)
         taken = task.batches(world.rank)
         for _ in range(steps):
             inputs, targets = taken.next()
@@ -106,10 +108,13 @@ BARE = {"lr": 0.05, "weight_decay": 1e-4}
 
 
 @pytest.mark.filterwarnings("ignore:.*D2 needs all above")
-@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | OWNING | COMPRESSED | SLOW).values(), ids=MORE)
+@pytest.mark.parametrize(
+    "algorithm", (MORE := CORRECTED | OWNING | COMPRESSED | SUMMED | SLOW | CENTRAL).values(), ids=MORE
+)
 def test_so_is_one_that_corrects_its_steps_or_takes_them_itself(algorithm: Mapping[str, Any], tmp_path: Path) -> None:
     optimizer = BARE if algorithm in OWNING.values() else DIGITS["optimizer"]
-    ready = prepared(tmp_path, algorithm, optimizer=optimizer)
+    topology = "tree" if algorithm["name"] == "relay-sgd" else "ring"
+    ready = prepared(tmp_path, algorithm, optimizer=optimizer, topology=topology)
     modules = simulate(ready, lambda _: None)
     models = in_ordinary_loops(ready, algorithm, DIGITS["rounds"], "shared-memory")
     assert same(models, [flat(modules[node]) for node in range(NODES)])

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from decentral.wrapping.session import Session
 from tests.wrapping.features import FEATURES, Branches, Embedded, Feature, batches, lbfgs, ordinary
-from tests.wrapping.methods import CORRECTED, METHODS, REDUCING
+from tests.wrapping.methods import CORRECTED, METHODS, REDUCING, SUMMED
 
 
 def same(one: Any, other: Any) -> bool:
@@ -53,9 +53,11 @@ def test_a_wrapped_loop_is_the_plain_loop(feature: Feature, algorithm: Mapping[s
     compared(feature, session, algorithm)
 
 
-@pytest.mark.parametrize("algorithm", CORRECTED.values(), ids=CORRECTED)
+@pytest.mark.parametrize("algorithm", (MORE := CORRECTED | SUMMED).values(), ids=MORE)
 @pytest.mark.parametrize("feature", ["ordinary", "unused parameters, zeroed in place", "bfloat16"])
-def test_so_it_is_where_the_step_is_corrected(feature: str, algorithm: Mapping[str, Any], session: Session) -> None:
+def test_so_it_is_where_steps_are_corrected_or_sums_passed_on(
+    feature: str, algorithm: Mapping[str, Any], session: Session
+) -> None:
     compared(FEATURES[feature], session, algorithm)
 
 

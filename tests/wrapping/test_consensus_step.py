@@ -1,4 +1,4 @@
-"""`decentral.wrap` finds a consensus step for the model that it is given and says so once; a given one stays as it is."""
+"""`decentral.wrap` finds a consensus step for the model that it is given, and says so once; a given one stays."""
 
 import pytest
 import torch

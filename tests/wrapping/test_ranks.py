@@ -18,7 +18,7 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import on_ranks
 from tests.wrapping.features import FEATURES, bare_sgd, batches, sgd
-from tests.wrapping.methods import CORRECTED, METHODS, OWNING, SLOW, Drifting, TwoGradients
+from tests.wrapping.methods import CENTRAL, CORRECTED, METHODS, OWNING, SLOW, SUMMED, Drifting, TwoGradients
 
 NODES = 4
 
@@ -119,6 +119,29 @@ def test_an_overflow_at_one_node_does_not_stop_the_others(algorithm: Mapping[str
         assert all(tensor.isfinite().all() for tensor in model.values())
 
 
+@pytest.mark.parametrize("algorithm", CENTRAL.values(), ids=CENTRAL)
+def test_an_overflow_at_one_node_leaves_the_same_model_at_all(algorithm: Mapping[str, Any]) -> None:
+    """Symptom: where the common step was zero in a whole tensor, as top-k's often is, the node without a gradient took
+    that tensor for unused, and its optimizer left it out; momentum and weight decay moved it at the other nodes."""
+
+    def loop(world: World, session: Session, model: nn.Module, optimizer: Optimizer) -> Tensor:
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for number, (inputs, targets) in enumerate(batches(seed=world.rank)):
+            bad = world.rank == 1 and number in (2, 3)
+            scaler.scale(mse_loss(model(inputs), targets) * (torch.inf if bad else 1)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+
+    def decaying(model: nn.Module) -> Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
+
+    first, *others = wrapped_on_ranks(loop, optimizer=decaying, algorithm=algorithm)
+    assert first.isfinite().all()
+    assert all(torch.equal(first, other) for other in others)
+
+
 @pytest.mark.parametrize("algorithm", ["dsgd", "allreduce", {"name": Drifting}], ids=str)
 def test_the_gradients_stay_the_users(algorithm: Any) -> None:
     """Whatever the algorithm steps with: they are there to look at, and to be added to, until zero_grad."""
@@ -141,7 +164,9 @@ CHECKPOINTED: dict[str, dict[str, Any]] = {
     "dsgd in bfloat16": {"name": "dsgd", "compression": "bf16"},
     "a memory of its own": {"name": Drifting},
     "two gradients": {"name": TwoGradients},
+    "sgp overlapped": SUMMED["sgp overlapped"],
     **{name: (CORRECTED | OWNING | SLOW)[name] for name in ("tracking adapt-while-communicate", "gut", "slowmo")},
+    **{name: CENTRAL[name] for name in ("ef21-sgdm", "ec-sgd-diana")},
 }
 
 
