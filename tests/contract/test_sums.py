@@ -71,7 +71,7 @@ def kept_by_senders(run: Run, topology: Topology, rounds: int, delay: int) -> tu
 def test_push_sum_loses_nothing_and_its_ratios_tend_to_the_mean(on: str, delay: int) -> None:
     topology, algorithm = directed(on), StochasticGradientPush(local=sgd(0.1), delay=delay)
     X = Quadratics.draw(topology.nodes).starts()
-    for rounds in (1, 2, 5, 120 + 190 * delay):
+    for rounds in (3, 120 + 190 * delay):
         run = simulate(algorithm, topology, flat(topology.nodes), X, rounds)
         held, under_way = mass(run), kept_by_senders(run, topology, rounds, delay)
         np.testing.assert_allclose(held[0] + under_way[0], X.sum(axis=0), rtol=0, atol=1e-12)
