@@ -29,15 +29,14 @@ NODES = 4
 
 
 def variations() -> Iterator[tuple[str, Case, str, str, str]]:
-    """name, case, optimizer, dtype and layout of each run."""
+    """name, case, optimizer, dtype and layout of each run; of a brief case the last alone."""
     for name, cases in CASES.items():
         for case in cases.values():
             if few(case).nodes != NODES:
                 continue
-            combinations = product(case.among(("momentum", "adamw")), ("float64", "float32"), LAYOUTS)
-            # What is centralized goes through one collective call, whatever is in it: one combination is enough.
-            taken = [*combinations][-1:] if case.centralized and case.brief else combinations
-            yield from ((name, case, *combination) for combination in taken)
+            axes = product(case.among(("momentum", "adamw")), ("float64", "float32"), LAYOUTS)
+            for optimizer, dtype, layout in [*axes][-1:] if case.brief else axes:
+                yield name, case, optimizer, dtype, layout
 
 
 def further_variations() -> Iterator[tuple[Topology, Algorithm]]:
