@@ -46,6 +46,7 @@ from decentral.config.data import (
     Shift,
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
+from decentral.config.low_communication import DiLoCo, FedAvg, GASLoC, NoLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
@@ -69,10 +70,13 @@ __all__ = [
     "Compression",
     "Data",
     "DecentLaM",
+    "DiLoCo",
     "Digits",
     "Dirichlet",
     "ExactDiffusion",
     "Experiment",
+    "FedAvg",
+    "GASLoC",
     "GlobalUpdateTracking",
     "GradientTracking",
     "GroupedDirichlet",
@@ -87,6 +91,7 @@ __all__ = [
     "MomentumTracking",
     "Named",
     "Natural",
+    "NoLoCo",
     "OpenSection",
     "Optimizer",
     "OwnCode",
@@ -104,6 +109,7 @@ __all__ = [
     "Shards",
     "Shift",
     "SlowMo",
+    "Sparta",
     "Static",
     "Topology",
     "Transport",

@@ -17,6 +17,7 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
+from decentral.config.low_communication import DiLoCo, FedAvg, GASLoC, NoLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 
@@ -91,6 +92,11 @@ Algorithm = Annotated[
     | Annotated[SlowMo, Tag("slowmo")]
     | Annotated[MomentumTracking, Tag("momentum-tracking")]
     | Annotated[GlobalUpdateTracking, Tag("gut")]
+    | Annotated[GASLoC, Tag("gasloc")]
+    | Annotated[NoLoCo, Tag("noloco")]
+    | Annotated[Sparta, Tag("sparta")]
+    | Annotated[DiLoCo, Tag("diloco")]
+    | Annotated[FedAvg, Tag("fedavg")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],

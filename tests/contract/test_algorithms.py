@@ -23,7 +23,7 @@ from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle, oracle_compressed, oracle_correction
+from tests.contract import oracle, oracle_compressed, oracle_correction, oracle_low_communication
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
@@ -192,6 +192,36 @@ def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
     )
 
 
+def outer(
+    equations: Callable[..., oracle.Equations], bytes_sent: Bytes, tolerance: float | None = None, **of: Any
+) -> Case:
+    """A method that takes an outer step in every third round; `equations` takes its settings in their order."""
+    settings = {"every": 3, **of}
+    return Case(
+        settings=settings,
+        equations=equations(*settings.values()),
+        bytes_sent=partial(bytes_sent, every=3),
+        tolerance=tolerance,
+        alone=False,
+        mean=False,
+        **CORRECTED,
+    )
+
+
+def averaging_bytes(rounds: int, degree: int, nodes: int, size: int, every: int) -> int:
+    """An all-reduce in every tau-th round."""
+    return ring_all_reduce_bytes(rounds // every, degree, nodes, size)
+
+
+def sparta(order: str, fraction: float) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        return gossip_bytes(rounds, degree, nodes, max(1, int(fraction * DIMENSION)) * size // DIMENSION)
+
+    equations = oracle_low_communication.sparta(fraction, order)
+    settings = {"fraction": fraction, "order": order}
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, **CORRECTED)
+
+
 TOP_3 = {"name": "top-k", "k": 3}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
 
@@ -253,6 +283,28 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "momentum-tracking": {"": owning(oracle_correction.momentum_tracking, vectors=2, momentum=0.8)},
     "gut": {"": owning(oracle_correction.global_update_tracking, mu=0.7)},
+    "gasloc": {
+        of: outer(
+            lambda H, lr, gamma, of: oracle_low_communication.gasloc(H, lr, gamma, of == "mixed"),
+            gossip_bytes,
+            outer_lr=0.8,
+            outer_momentum=0.6,
+            momentum_of=of,
+        )
+        for of in ("own", "mixed")
+    },
+    "noloco": {
+        "": outer(oracle_low_communication.noloco, gossip_bytes, outer_lr=0.7, outer_momentum=0.5, pull=0.6),
+    },
+    "sparta": {
+        "atc": sparta("adapt-then-combine", 0.3),
+        "awc": sparta("adapt-while-communicate", 0.3),
+        "awc, one number": sparta("adapt-while-communicate", 0.005),
+    },
+    "diloco": {
+        "": outer(oracle_low_communication.diloco, averaging_bytes, 1e-6, outer_lr=0.7, outer_momentum=0.6),
+    },
+    "fedavg": {"": outer(oracle_low_communication.fedavg, averaging_bytes, 1e-6)},
     "allreduce": {
         "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6),
     },
