@@ -7,6 +7,7 @@ from decentral.algorithms.d2 import D2
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.diloco import DiLoCo
 from decentral.algorithms.dsgd import DSGD
+from decentral.algorithms.epidemic import EpidemicLearning
 from decentral.algorithms.exact_diffusion import ExactDiffusion
 from decentral.algorithms.fedavg import FedAvg
 from decentral.algorithms.gasloc import GASLoC
@@ -38,6 +39,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "gasloc": GASLoC,
     "noloco": NoLoCo,
     "sparta": Sparta,
+    "epidemic": EpidemicLearning,
     "diloco": DiLoCo,
     "fedavg": FedAvg,
     "allreduce": AllReduceSGD,

@@ -16,6 +16,8 @@ gradients are taken at other points; with `mixed` every node is DiLoCo. gamma = 
 
 `mixed` diverges where W has an eigenvalue l_n < -1 / (1 + 2 gamma): disagreement along it obeys
 r^2 - (1 + gamma) l r + gamma l = 0, whose least root is -1 there. The paper's own has |r| < 1 for all l in (-1, 1).
+Where W changes from turn to turn neither is safe: gossip alone, in random pairs of 32 nodes, shrinks disagreement by
+0.88 in a turn with gamma = 0.5 and by 0.99 with 0.7, and enlarges it by 1.03 with 0.8 and by 1.08 with 0.9.
 
     H   every    lr   outer_lr    gamma   outer_momentum    z   state.anchor    y or u   state.before
 
@@ -33,6 +35,9 @@ from decentral.errors import ConfigError
 from decentral.peer import Peer
 from decentral.topology.lazy import MARGIN, least_eigenvalue
 from decentral.topology.topology import Topology
+
+CHANGING = 0.6
+"""The largest momentum that is not warned of where the mixing matrix changes."""
 
 
 @dataclass(slots=True)
@@ -58,6 +63,11 @@ class GASLoC(Algorithm):
                     f"mixed and outer_momentum {self.outer_momentum:g} needs all above {bound:.4f}; take "
                     "topology.scaling: lazy, which is (I+W)/2, or momentum_of: own"
                 )
+        if graph.schedule.period != 1 and self.outer_momentum > CHANGING:
+            return graph, (
+                f"{graph.name} changes from turn to turn, where outer_momentum {self.outer_momentum:g} may drive nodes "
+                f"apart; on random pairs it does from 0.8 on: take {CHANGING:g} or less"
+            )
         return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> GASLoCState:

@@ -39,7 +39,7 @@ class GASLoC(Section):
     outer_lr: float = Field(0.7, gt=0)
     """How much of what the local steps have changed an outer step takes."""
     outer_momentum: float = Field(0.9, ge=0, lt=1)
-    """gamma: momentum of the outer steps."""
+    """gamma: momentum of the outer steps; 0.6 at most where links change from round to round, as in random pairs."""
     momentum_of: Literal["own", "mixed"] = "own"
     """own: each node's momentum is of its own model, as in the paper; on the complete graph the mean of all is DiLoCo.
     mixed: of what is mixed; on the complete graph every node is DiLoCo."""
@@ -72,3 +72,13 @@ class Sparta(Section):
     """p: which part of the model is mixed in a round, by a draw that all nodes share, so that no index is sent."""
     order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
     """Which comes first, the local step or the mixing; adapt-while-communicate hides the wire behind the gradient."""
+
+
+class EpidemicLearning(Section):
+    """Epidemic Learning (de Vos et al. 2023): the plain mean of the models of whoever drew a node in this round.
+
+    Its draws are `topology: epidemic`; with `balanced: false` there, each node draws for itself (EL-Local).
+    """
+
+    centralized: ClassVar[bool] = False
+    name: Literal["epidemic"]

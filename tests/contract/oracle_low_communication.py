@@ -1,9 +1,12 @@
 """Oracles of the methods that communicate seldom or little, from the equations of their papers, as in `oracle`."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from decentral.compression import Key
 from decentral.compression.random_k import random_places
+from decentral.topology.topology import Topology
 from tests.contract.oracle import Equations, Gradients, Matrix, Sgd
 
 
@@ -76,6 +79,19 @@ def sparta(p: float, order: str) -> Equations:
             moved = X - sgd.step(grad(X), at=X)
             of = X if order == "adapt-while-communicate" else moved
             X = moved + (W @ of - of) * mask
+        return X
+
+    return equations
+
+
+def epidemic(topology: Callable[[int], Topology]) -> Equations:
+    """X+ = R (X - lr g(X)), R the recipients of each turn, rows scaled to sum to 1; W is of the first turn alone."""
+
+    def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
+        schedule = topology(len(X)).schedule
+        for k in range(rounds):
+            heard = (schedule.matrix(k).dense() > 0).astype(float)
+            X = heard / heard.sum(axis=1, keepdims=True) @ (X - sgd.step(grad(X), at=X))
         return X
 
     return equations

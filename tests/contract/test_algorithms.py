@@ -27,6 +27,7 @@ from tests.contract import oracle, oracle_compressed, oracle_correction, oracle_
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
+from tests.topology.topologies import named
 
 Bytes = Callable[[int, int, int, int], int]
 """bytes(rounds, degree, nodes, bytes of the flat vector): what a node sends in all."""
@@ -222,6 +223,23 @@ def sparta(order: str, fraction: float) -> Case:
     return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, **CORRECTED)
 
 
+def epidemic(recipients: int, balanced: bool) -> Case:
+    """On draws of its own for as many nodes as the graph has."""
+
+    def drawn(nodes: int) -> Topology:
+        return named("epidemic", nodes, recipients=min(recipients, nodes - 1), balanced=balanced)
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        return gossip_bytes(rounds, min(recipients, degree), nodes, size)
+
+    return Case(
+        equations=oracle_low_communication.epidemic(drawn),
+        bytes_sent=bytes_sent,
+        suited=lambda graph: (drawn(graph.nodes), ""),
+        **(CORRECTED | {"mean": balanced}),
+    )
+
+
 TOP_3 = {"name": "top-k", "k": 3}
 CORRECTED: dict[str, Any] = {"optimizers": ("momentum", "adamw"), "brief": True}
 
@@ -301,6 +319,7 @@ CASES: dict[str, dict[str, Case]] = {
         "awc": sparta("adapt-while-communicate", 0.3),
         "awc, one number": sparta("adapt-while-communicate", 0.005),
     },
+    "epidemic": {"local": epidemic(2, balanced=False), "oracle": epidemic(2, balanced=True)},
     "diloco": {
         "": outer(oracle_low_communication.diloco, averaging_bytes, 1e-6, outer_lr=0.7, outer_momentum=0.6),
     },

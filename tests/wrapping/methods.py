@@ -30,12 +30,19 @@ OWNING: dict[str, dict[str, Any]] = {
 
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
+LITTLE: dict[str, dict[str, Any]] = {
+    **{name: {"name": name, "every": 4} for name in ("gasloc", "noloco", "diloco", "fedavg")},
+    "sparta": {"name": "sparta", "fraction": 0.05, "order": "adapt-while-communicate"},
+}
+"""Those that communicate seldom or little."""
+
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name != "choco"  # which needs a compressor, and that another type than bfloat16
-        and name not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values())}
+        if name not in ("choco", "epidemic")  # which need a compressor that is not bfloat16, and draws
+        and name
+        not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values(), *LITTLE.values())}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
@@ -43,8 +50,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dsgd combine-then-adapt every other round": {"name": "dsgd", "every": 2, "order": "combine-then-adapt"},
 }
 
-REDUCING = ("allreduce", "hierarchical")
-"""Those that step with a sum in place of the node's own gradient."""
+REDUCING = ("allreduce", "hierarchical", "diloco", "fedavg")
+"""Those that use the engine's sums; the first two in place of the node's own gradient."""
 
 
 @dataclass(slots=True)
