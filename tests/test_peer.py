@@ -52,8 +52,8 @@ async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Post(Messages({1: (x,)}, (1,), (x,))), Ticket)
     assert_type(await Collect(ticket), Mapping[int, Payload])
     assert_type(await Mix(x, Row(0, {0: 1.0}, ())), None)
-    assert_type(await Send(1, (x,)), None)
-    assert_type(await Receive(), Letter)
+    assert_type(await Send(1, (x,), ((x,),)), None)
+    assert_type(await Receive(((x,),)), Letter)
     assert_type(await Poll(), Mapping[int, Arrival])
     assert_type(await AllReduce(x), Tensor)
 

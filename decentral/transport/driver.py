@@ -149,3 +149,26 @@ def check_alike(payload: Payload, like: Payload, sender: int, receiver: int) -> 
 
 def _kinds(payload: Payload) -> list[tuple[tuple[int, ...], torch.dtype]]:
     return [(tuple(tensor.shape), tensor.dtype) for tensor in payload]
+
+
+def kind_of(payload: Payload, kinds: tuple[Payload, ...], node: int) -> int:
+    """Which of the kinds of letters a payload is.
+
+    Raises:
+        RuntimeError: none; no node could receive it.
+    """
+    for number, kind in enumerate(kinds):
+        if len(kind) == len(payload) and all(
+            one.shape == other.shape and one.dtype == other.dtype for one, other in zip(kind, payload, strict=True)
+        ):
+            return number
+    raise RuntimeError(
+        f"node {node} sent a letter of {_kinds(payload)}, and the run's letters are {[_kinds(kind) for kind in kinds]}"
+    )
+
+
+def both_ways(node: int) -> RuntimeError:
+    """What a driver raises where one method's nodes send letters and exchange."""
+    return RuntimeError(
+        f"node {node} sends letters and exchanges in one run; on one link they would be taken for each other"
+    )

@@ -22,6 +22,8 @@ from decentral.peer import (
     Mix,
     Payload,
     Post,
+    Receive,
+    Send,
     Ticket,
     first_tensors,
     weighted_sum,
@@ -32,6 +34,7 @@ from decentral.transport.driver import (
     GradientAt,
     Step,
     all_reduce_bytes,
+    both_ways,
     check_alike,
     check_untouched,
     copied_views,
@@ -40,6 +43,7 @@ from decentral.transport.driver import (
     versions,
 )
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
+from decentral.transport.mail import Mail, changed
 
 _NOT_YET = object()
 
@@ -83,6 +87,7 @@ class LockstepDriver(Driver):
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
         self._mixing: dict[int, Ticket] = {}  # of each node, the exchange of its Mix
+        self._letters = Mail(self.hosted, poison)
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         try:
@@ -144,10 +149,24 @@ class LockstepDriver(Driver):
                 return self._mix(node, asked)
             case AllReduce():
                 return _NOT_YET
+            case Send():
+                self._send(node, asked)
+                return None
+            case Receive():
+                return self._letters.take(node, asked) or _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
 
+    def _send(self, node: int, asked: Send) -> None:
+        if self._tickets:
+            raise both_ways(node)
+        letter, nbytes = self._letters.letter(node, asked)
+        self._letters.deliver(asked.to, letter)
+        self.bytes_sent[node] += nbytes
+
     def _post(self, node: int, messages: Messages) -> Ticket:
+        if self._letters.used:
+            raise both_ways(node)
         place = self._round, self._exchanges[node]
         self._exchanges[node] += 1
         for receiver, payload in messages.to.items():
@@ -224,10 +243,9 @@ class LockstepDriver(Driver):
         """Raise if a node wrote into what it received: on one host that is the neighbor's own memory."""
         for node, payload, before in self._given:
             if versions(payload) != before:
-                raise RuntimeError(
-                    f"node {node} changed a payload that it had received; clone it, and change the clone"
-                )
+                raise changed(node)
         self._given.clear()
+        self._letters.close_all()
 
     def _forget_answers(self) -> None:
         for tensor in self._answered:
@@ -236,6 +254,8 @@ class LockstepDriver(Driver):
 
     def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:
         def reason(node: int, asked: Effect[Any]) -> str:
+            if isinstance(asked, Receive):
+                return f"node {node} waits for a letter"
             if not isinstance(asked, Collect | Mix):
                 return f"node {node} waits in {type(asked).__name__}"
             ticket = asked.ticket if isinstance(asked, Collect) else self._mixing[node]
@@ -254,6 +274,7 @@ class LockstepDriver(Driver):
         self._posted.clear()
         self._answered.clear()
         self._given.clear()
+        self._letters.clear()
 
 
 def _mean(vectors: list[Tensor]) -> Tensor:
