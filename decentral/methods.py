@@ -5,7 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decentral.config import DSGD, Algorithm, Experiment, Hierarchical, Method, Optimizer, Section, Topology
+from decentral.config import (
+    DSGD,
+    Algorithm,
+    Experiment,
+    Hierarchical,
+    Method,
+    Optimizer,
+    Section,
+    TokenSection,
+    Topology,
+)
 
 _ORDERS = {"adapt-then-combine": "", "combine-then-adapt": "cta", "adapt-while-communicate": "awc"}
 
@@ -72,7 +82,16 @@ def _described(method: ResolvedMethod) -> str:
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(method.algorithm, DSGD):
         words += compression_words(method.algorithm.compression)
+    if isinstance(method.algorithm, TokenSection):
+        words += walk_words(method.algorithm)
     return " ".join(filter(None, words))
+
+
+def walk_words(section: TokenSection) -> list[str]:
+    """`srrw alpha=5 tokens=3`: how many models walk, and how."""
+    words: list[str] = [section.kernel]
+    words += [f"alpha={section.alpha:g}"] if section.alpha else []
+    return words + ([f"tokens={section.tokens}"] if section.tokens > 1 else [])
 
 
 def compression_words(compression: Section) -> list[str]:

@@ -12,7 +12,12 @@ from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.momentum_tracking import MomentumTracking
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.random_walk_sgd import RandomWalkSGD
+from decentral.algorithms.sa_srrw import SASRRW
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.token_gossip import TokenGossip
+from decentral.algorithms.tokens import TokenMethod
+from decentral.algorithms.walkman import Walkman
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -28,3 +33,11 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "gut": GlobalUpdateTracking,
     "allreduce": AllReduceSGD,
 }
+
+TOKEN_METHODS: dict[str, type[TokenMethod]] = {
+    "mcgd": RandomWalkSGD,
+    "sa-srrw": SASRRW,
+    "walkman": Walkman,
+    "token-gossip": TokenGossip,
+}
+"""The methods whose models walk, which have a battery of their own."""

@@ -46,6 +46,7 @@ from decentral.config.data import (
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "MLP",
     "MNIST",
     "OWN",
+    "SASRRW",
     "AffineShift",
     "Algorithm",
     "AllReduceSGD",
@@ -96,12 +98,16 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RandomWalkSGD",
     "Schedule",
     "Section",
     "Shards",
     "Shift",
     "SlowMo",
     "Static",
+    "TokenGossip",
+    "TokenSection",
     "Topology",
     "Transport",
+    "Walkman",
 ]

@@ -18,6 +18,7 @@ from decentral.config.corrections import (
 )
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, Walkman
 
 
 class Optimizer(OpenSection):
@@ -88,6 +89,10 @@ Algorithm = Annotated[
     | Annotated[SlowMo, Tag("slowmo")]
     | Annotated[MomentumTracking, Tag("momentum-tracking")]
     | Annotated[GlobalUpdateTracking, Tag("gut")]
+    | Annotated[RandomWalkSGD, Tag("mcgd")]
+    | Annotated[SASRRW, Tag("sa-srrw")]
+    | Annotated[Walkman, Tag("walkman")]
+    | Annotated[TokenGossip, Tag("token-gossip")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[DDP, Tag("ddp")]
     | Annotated[OwnCode, Tag(OWN)],

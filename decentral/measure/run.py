@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
+from decentral.algorithms.tokens import TokenMethod
 from decentral.config import Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
@@ -22,7 +23,7 @@ from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, vertices
+from decentral.training.algorithm import algorithm_of, between_nodes, on_graph, refuse_ignored, vertices
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Measure, Pace, train
 from decentral.training.objective import Objective
@@ -106,6 +107,7 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     groups, topology = _graphs(experiment, method, algorithm)
+    algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
     diagnostics = frozenset(experiment.diagnostics)
@@ -239,8 +241,8 @@ def driver_of(
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:
-    """Bytes of the largest message that a node will send; 0 if there is none, or that cannot be known."""
-    if prepared.topology is None or prepared.algorithm is None:
+    """Bytes of the largest message that a node will exchange; 0 if there is none, or that cannot be known."""
+    if prepared.topology is None or prepared.algorithm is None or isinstance(prepared.algorithm, TokenMethod):
         return 0
     try:
         return prepared.dry_run(node).largest_frame
