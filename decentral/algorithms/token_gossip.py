@@ -45,5 +45,5 @@ class TokenGossip(TokenMethod):
         token.x.add_(drift)
         return torch.zeros(())
 
-    def saw(self, state: TokenState, token: Token) -> None:
+    def look(self, state: TokenState) -> None:
         """A node's model is its own."""

@@ -216,6 +216,8 @@ class TokenMethod(Algorithm):
             else:
                 under_way.due -= 1
                 await self._hear(letter.payload, under_way, peer)
+        state.held = dict(sorted(state.held.items()))
+        self.look(state)
         losses = [loss for _, loss in sorted(under_way.losses.items())]
         return torch.tensor(sum(losses) / len(losses), dtype=state.x.dtype)
 
@@ -229,9 +231,10 @@ class TokenMethod(Algorithm):
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         """The method's step at the token's holder, on the token's vectors in place; returns the loss `()`."""
 
-    def saw(self, state: TokenState, token: Token) -> None:
-        """A token has come to rest."""
-        state.x.copy_(token.x)
+    def look(self, state: TokenState) -> None:
+        """All tokens rest: a node that holds some has seen the last of them last, whichever came first."""
+        if state.held:
+            state.x.copy_(state.held[max(state.held)].x)
 
     async def _host(self, state: TokenState, token: Token, under_way: _Round, peer: Peer) -> None:
         """Visit after visit, until the token goes on or its budget is used up."""
@@ -245,7 +248,6 @@ class TokenMethod(Algorithm):
             if to != peer.node:
                 await peer.send(to, token.payload(), under_way.kinds)
                 return
-        self.saw(state, token)
         state.held[token.number] = token
         numbers = torch.tensor([token.number, token.visit, token.generation])
         mean, token.loss = token.loss / self.visits, 0.0

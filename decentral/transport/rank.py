@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Mix, Post
-from decentral.transport.driver import Driver, Finished, GradientAt, Step, all_reduce_bytes, members, proceed
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Mix, Post, Receive, Send
+from decentral.transport.driver import Driver, Finished, GradientAt, Step, all_reduce_bytes, both_ways, members, proceed
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
+from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
 from decentral.transport.wiring import Wires
 
@@ -50,6 +51,8 @@ class RankDriver(Driver):
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
         self._circle = circle or (lambda _: everyone)
@@ -66,6 +69,9 @@ class RankDriver(Driver):
         try:
             while not isinstance(asked := proceed(step, answer), Finished):
                 answer = self.perform(asked)
+        except BaseException:
+            self._failed = True
+            raise
         finally:
             step.close()
         self.end_round()
@@ -75,13 +81,17 @@ class RankDriver(Driver):
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
         self._round, self._reduced = round, 0
         self._exchanges.begin_round(round)
+        self._letters.begin_round(round)
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
         self._exchanges.end_round()
+        self._letters.end_round()
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
+        if self._exchanges.begun if isinstance(asked, Send | Receive) else self._letters.used and _exchanges(asked):
+            raise both_ways(self._node)
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
@@ -96,6 +106,11 @@ class RankDriver(Driver):
                 return None
             case AllReduce():
                 return self._reduce(asked)
+            case Send():
+                self._letters.send(asked)
+                return None
+            case Receive():
+                return self._letters.receive(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
@@ -164,9 +179,14 @@ class RankDriver(Driver):
         self._together("start", x.nbytes, perform, self._everyone, self._all)
 
     def close(self) -> None:
+        self._letters.close(in_peace=not self._failed)
         self._exchanges.close()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
+
+
+def _exchanges(asked: Effect[Any]) -> bool:
+    return isinstance(asked, Exchange | Post | Mix)
 
 
 def _memory(x: Tensor, circle: Circle) -> torch.device | str:

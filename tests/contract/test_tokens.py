@@ -12,17 +12,19 @@ from torch import Tensor
 
 from decentral.algorithms import TOKEN_METHODS
 from decentral.algorithms.tokens import TOKEN, Token, TokenMethod
-from decentral.errors import DecentralError
+from decentral.errors import DecentralError, MissingEnvironmentError
 from decentral.peer import Effect, Gradient, Letter, Peer, Send
 from decentral.topology.chains import Chain
 from decentral.topology.topology import Topology
 from decentral.training.packing import pack, unpack
 from decentral.transport.driver import Step
 from decentral.transport.lockstep import LockstepDriver
+from decentral.transport.world import World
 from tests.contract import oracle_tokens as oracle
 from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, graph
-from tests.contract.runs import Run, same, sgd, simulate
+from tests.contract.ranks import on_ranks
+from tests.contract.runs import Run, play, same, sgd, simulate
 
 LR = 0.05
 SEED = 0  # of `play`'s peers
@@ -349,3 +351,58 @@ def test_a_damaged_token_is_refused() -> None:
     payload[0][3] += 1e-6
     with pytest.raises(DecentralError, match="token 2 came damaged from node 1 to node 4 at visit 7"):
         Token.arrived(Letter(1, TOKEN, payload), 4, algorithm.walk.remembers)
+
+
+def on_a_rank(world: World, algorithm: TokenMethod, on: str, rounds: int) -> Run:
+    """The same rounds of the node of one rank, over its links."""
+    topology, problem = graph(on), Quadratics.draw(graph(on).nodes, noisy_rounds=9)
+    driver = world.driver(topology, problem.gradient(world.rank), run=7, epoch=1)
+    try:
+        return play(algorithm, driver, topology, torch.from_numpy(start(problem)), rounds)
+    finally:
+        driver.close()
+
+
+REAL = [
+    pytest.param("mcgd", {"visits": 15}, id="one token"),
+    pytest.param("sa-srrw", {"visits": 5, "step_by": "adam"}, id="counts"),
+    pytest.param("walkman", {"visits": 1}, id="one visit"),
+    pytest.param("mcgd", {"tokens": 9}, id="many tokens on few nodes"),
+    pytest.param("mcgd", {"tokens": 3, "meeting": "average", "kernel": "simple"}, id="meeting"),
+    pytest.param("token-gossip", {"tokens": 2}, id="gossip"),
+]
+
+
+@pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
+@pytest.mark.parametrize(("name", "settings"), REAL)
+def test_real_ranks_give_the_same_bits(name: str, settings: dict[str, Any], wire: str) -> None:
+    algorithm, problem, rounds = method(name, "path-4", **settings), Quadratics.draw(4, noisy_rounds=9), 6
+    simulated = simulate(algorithm, graph("path-4"), problem.answers(), start(problem), rounds)
+    runs = on_ranks(4, lambda world: on_a_rank(world, algorithm, "path-4", rounds), wire=wire)
+    for rank, run in enumerate(runs):
+        assert same(run.states[rank], simulated.states[rank])
+        assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
+
+
+@pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
+def test_tokens_that_cross_one_edge_and_walk_on_their_own_time_make_the_same_visits(wire: str) -> None:
+    """Two nodes and eight tokens, each of which crosses at every visit: a send that waited for the other end's receive
+    would stop both. Who is first at a node is a matter of timing there, but not who visits it."""
+    algorithm, rounds = method("mcgd", "path-2", kernel="simple", tokens=8, visits=25), 3
+    runs = on_ranks(2, lambda world: on_a_rank(world, algorithm, "path-2", rounds), wire=wire)
+    paths = walked(algorithm, 76)
+    for rank, run in enumerate(runs):
+        assert sorted(run.states[rank].held) == np.flatnonzero(paths[:, -1] == rank).tolist()
+        assert all(token.visit == 75 and bool(token.x.isfinite().all()) for token in run.states[rank].held.values())
+
+
+def test_links_that_carry_no_letters_are_refused() -> None:
+    algorithm = method("mcgd", "path-2")
+
+    def work(world: World) -> str:
+        with pytest.raises(MissingEnvironmentError) as caught:
+            on_a_rank(world, algorithm, "path-2", 1)
+        return str(caught.value)
+
+    for told in on_ranks(2, work, wire="colored"):
+        assert "which carries no letters of a token method; use transport: gloo" in told
