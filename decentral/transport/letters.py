@@ -1,31 +1,22 @@
 """The letters of one node over its links: sent one by one, and received from any neighbor, in whatever order they come.
 
-Each link has a reader, a thread that sleeps in the link until a letter is there, and puts it into the node's inbox; so
-a node that waits for a letter of any neighbor takes no time of its core, and two that send to each other at once both
-find a reader at the other end. Where a link can only be polled (MPI moves messages in its calls alone), it is polled
-while the node waits, with naps.
-
 A link's letters are numbered, and each says the round of its sender; one of a round that this node has not begun waits
-for it. Whoever leaves says farewell on each link, which ends the reader at the other end: in peace with the round that
-it would begin next, otherwise with round 0. Whoever hears a farewell in a round that its sender has not ended waits in
-vain, and is told so.
+for it. Whoever leaves says farewell on each link, which ends the reading at the other end: in peace with the round that
+it would begin next, otherwise with round 0. Whoever hears a farewell in a round that its sender has not ended would
+wait in vain, and is told so.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Thread
-from time import monotonic, sleep
-from typing import NamedTuple
-from zlib import crc32
+from math import inf
+from time import monotonic
 
 from torch import Tensor
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
 from decentral.peer import Letter, Payload, Receive, Send
-from decentral.transport.driver import kind_of
 from decentral.transport.frames import (
     HEADER_BYTES,
     FrameError,
@@ -36,26 +27,20 @@ from decentral.transport.frames import (
     read_header,
     signature,
 )
+from decentral.transport.inbox import FAREWELL, Inbox
 from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Link, Outbox, Wait
 from decentral.transport.wiring import Wires
 
-FAREWELL = crc32(b"farewell")
-"""The signature of the frame without a payload that is a link's last."""
-
 UNDER_WAY = 2
 """Letters that a link may have under way before the next one waits for the first of them."""
-NAPS_S = 1e-4, 1e-3
-"""The first and the longest nap between two polls of links that have no readers."""
 HURRY_S = 2.0
-"""How long a node that failed waits for its readers."""
+"""How long a node that failed waits for its neighbors' farewells."""
 
 
-class _Came(NamedTuple):
-    neighbor: int
-    frame: Tensor | BrokenLinkError
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A letter that has come and that the node has not asked for yet."""
 
-
-class _Kept(NamedTuple):
     neighbor: int
     frame: Tensor
     round: int
@@ -70,10 +55,27 @@ class _Line:
     outbox: Outbox
     sent: int = 0  # letters
     taken: int = 0
+    left: float = inf  # the round from which on the neighbor is no longer there
     under_way: deque[tuple[Wait, Tensor]] = field(default_factory=deque)
-    reader: Thread | None = None
-    ended: bool = False  # no more will come
-    said_farewell: bool = False
+
+    def put(self, stamp: Stamp, payload: Payload, timeout_s: float) -> None:
+        """Begin to send; raises BrokenLinkError."""
+        if len(self.under_way) >= UNDER_WAY:
+            self.finish(timeout_s)
+        frame = self.outbox.take(stamp.frame_bytes)
+        self.outbox.fill(frame, stamp, payload)
+        self.sent += 1
+        wait = self.link.send(frame)
+        if wait is None:
+            self.outbox.give_back(frame)
+        else:
+            self.under_way.append((wait, frame))
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait until the first letter under way is sent; raises BrokenLinkError."""
+        wait, frame = self.under_way.popleft()
+        wait(timeout_s)
+        self.outbox.give_back(frame)
 
 
 class Letters:
@@ -94,18 +96,16 @@ class Letters:
         self._node, self._run, self._epoch, self._timeout_s = node, run, epoch, timeout_s
         self._bytes_sent = bytes_sent
         self._lines = {j: _Line(link, bundle.outbox) for bundle in wires.bundles for j, link in bundle.links.items()}
-        self._inbox: SimpleQueue[_Came] = SimpleQueue()
+        self._inbox: Inbox | None = None  # from the first letter on
         self._kept: deque[_Kept] = deque()
-        self._open: tuple[Link, Tensor] | None = None  # the frame that the node may look at
-        self._kinds: tuple[Payload, ...] = ()
+        self._looked_at: tuple[Link, Tensor] | None = None  # the last letter's frame
         self._signatures: list[int] = []  # of the kinds
-        self._size = 0  # of the largest frame
         self._round = 0
 
     @property
     def used(self) -> bool:
         """Whether the node has sent or waited for a letter."""
-        return bool(self._kinds)
+        return self._inbox is not None
 
     def begin_round(self, round: int) -> None:
         """Letters of this round may be looked at from now on."""
@@ -113,56 +113,48 @@ class Letters:
 
     def end_round(self) -> None:
         """The node looks at no letter any more."""
-        self._close_open()
+        if self._looked_at is not None:
+            link, frame = self._looked_at
+            link.release(frame)
+            self._looked_at = None
 
     def send(self, asked: Send) -> None:
         """Send a letter; it may still be on its way when this returns.
 
         Raises:
             LostNeighborError: the neighbor is gone, or takes none.
+            MissingEnvironmentError: a link that carries no letters.
             RuntimeError: the payload is of none of the kinds, or the node has no link to this one.
         """
-        self._begin(asked.kinds)
-        kind = self._signatures[kind_of(asked.payload, asked.kinds, self._node)]
+        self._opened(asked.kinds)
+        if (kind := signature(asked.payload)) not in self._signatures:  # a longer one would end the receiving process
+            raise RuntimeError(f"node {self._node} sent a letter of another kind than it named with its first one")
         if (line := self._lines.get(asked.to)) is None:
             raise RuntimeError(f"node {self._node} has no link to node {asked.to}, which it sends a letter to")
-        began, nbytes = monotonic(), payload_bytes(asked.payload)
+        began, stamp = monotonic(), self._stamp(line, kind, self._round, payload_bytes(asked.payload))
         try:
-            self._put(line, asked.payload, kind, self._round)
+            line.put(stamp, asked.payload, self._timeout_s)
         except BrokenLinkError as error:
             raise self._lost(asked.to, "Send", str(error), monotonic() - began) from error
-        self._bytes_sent[self._node] += HEADER_BYTES + nbytes
+        self._bytes_sent[self._node] += stamp.frame_bytes
 
-    def _put(self, line: _Line, payload: Payload, kind: int, round: int) -> None:
-        if len(line.under_way) >= UNDER_WAY:
-            self._finish(line, self._timeout_s)
-        nbytes = payload_bytes(payload)
-        frame = line.outbox.take(HEADER_BYTES + nbytes)
-        line.outbox.fill(frame, Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes), payload)
-        line.sent += 1
-        wait = line.link.send(frame)
-        if wait is None:
-            line.outbox.give_back(frame)
-        else:
-            line.under_way.append((wait, frame))
-
-    @staticmethod
-    def _finish(line: _Line, timeout_s: float) -> None:
-        wait, frame = line.under_way.popleft()
-        wait(timeout_s)
-        line.outbox.give_back(frame)
+    def _stamp(self, line: _Line, kind: int, round: int, nbytes: int) -> Stamp:
+        return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
     def receive(self, asked: Receive) -> Letter:
         """The next letter of this round or an earlier one; the last one is closed.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
+            MissingEnvironmentError: a link that carries no letters.
         """
-        self._begin(asked.kinds)
-        self._close_open()
-        began = monotonic()
+        inbox, began = self._opened(asked.kinds), monotonic()
+        self.end_round()
         while (kept := self._due()) is None:
-            came = self._next(began + self._timeout_s)
+            for neighbor, line in self._lines.items():
+                if line.left <= self._round:
+                    raise self._lost(neighbor, "Receive", CLOSED, monotonic() - began)
+            came = inbox.next(began + self._timeout_s)
             if came is None:
                 raise LostNeighborError(
                     f"node {self._node} waited {self._timeout_s:.1f} s for a letter of any of its neighbors in round "
@@ -170,9 +162,9 @@ class Letters:
                 )
             if isinstance(came.frame, BrokenLinkError):
                 raise self._lost(came.neighbor, "Receive", str(came.frame), monotonic() - began)
-            self._sort(came.neighbor, came.frame)
-        link, like = self._lines[kept.neighbor].link, self._kinds[kept.kind]
-        self._open = link, kept.frame
+            self._sort(came.neighbor, came.frame, asked.kinds)
+        like = asked.kinds[kept.kind]
+        self._looked_at = self._lines[kept.neighbor].link, kept.frame
         views = payload_views(kept.frame, like)
         return Letter(kept.neighbor, kept.kind, tuple(v.to(t.device) for v, t in zip(views, like, strict=True)))
 
@@ -183,13 +175,13 @@ class Letters:
                 return kept
         return None
 
-    def _sort(self, neighbor: int, frame: Tensor) -> None:
-        """Keep a letter until it is due."""
+    def _sort(self, neighbor: int, frame: Tensor, kinds: tuple[Payload, ...]) -> None:
+        """Keep a letter until it is due; take note of a farewell."""
         line = self._lines[neighbor]
         try:
             stamp = read_header(frame[:HEADER_BYTES].numpy().tobytes())
             number = self._signatures.index(stamp.signature) if stamp.signature in self._signatures else None
-            kind, nbytes = (FAREWELL, 0) if number is None else (stamp.signature, payload_bytes(self._kinds[number]))
+            kind, nbytes = (FAREWELL, 0) if number is None else (stamp.signature, payload_bytes(kinds[number]))
             check_fields(stamp, Stamp(self._run, self._epoch, neighbor, stamp.round, line.taken, kind, nbytes))
         except FrameError as error:
             raise LostNeighborError(
@@ -197,71 +189,25 @@ class Letters:
                 "start every node with the same experiment"
             ) from error
         line.taken += 1
-        if number is None:
-            line.ended = True
-            if stamp.round <= self._round:
-                raise self._lost(neighbor, "Receive", CLOSED, 0.0)
-        else:
+        if number is not None:
             self._kept.append(_Kept(neighbor, frame, stamp.round, number))
+        else:
+            line.left = stamp.round
 
-    def _next(self, deadline: float) -> _Came | None:
-        """What comes next over any link; None where nothing does."""
-        polled = [(j, line) for j, line in self._lines.items() if line.reader is None and not line.ended]
-        nap_s, longest_s = NAPS_S if polled else (self._timeout_s, self._timeout_s)
-        while True:
-            for neighbor, line in polled:
-                try:
-                    frame = line.link.poll(self._size)
-                except BrokenLinkError as error:
-                    return _Came(neighbor, error)
-                if frame is not None:
-                    return _Came(neighbor, frame)
-            try:
-                return self._inbox.get(timeout=max(min(nap_s, deadline - monotonic()), 1e-5))
-            except Empty:
-                if monotonic() >= deadline:
-                    return None
-            nap_s = min(2 * nap_s, longest_s)
-
-    def _begin(self, kinds: tuple[Payload, ...]) -> None:
-        size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)
-        if self.used:
-            if size > self._size or len(kinds) != len(self._kinds):
-                raise RuntimeError(
-                    f"node {self._node} names other kinds of letters than before; all of a run are alike"
-                )
-            self._kinds = kinds
-            return
+    def _opened(self, kinds: tuple[Payload, ...]) -> Inbox:
+        """The inbox, made at the first letter."""
+        if self._inbox is not None:
+            return self._inbox
         for neighbor, line in self._lines.items():
             if not line.link.letters:
                 raise MissingEnvironmentError(
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, which carries no letters of a "
                     "token method; use transport: gloo"
                 )
-        self._kinds, self._size, self._signatures = kinds, size, [signature(kind) for kind in kinds]
-        for neighbor, line in self._lines.items():
-            if not line.link.polled:
-                name = f"letters-{self._node}-{neighbor}"
-                line.reader = Thread(target=self._read, args=(neighbor, line.link), name=name, daemon=True)
-                line.reader.start()
-
-    def _read(self, neighbor: int, link: Link) -> None:
-        """A reader's work: until the farewell, or until the link breaks."""
-        try:
-            while True:
-                frame = link.next(self._size)
-                last = is_farewell(frame)
-                self._inbox.put(_Came(neighbor, frame))
-                if last:
-                    return
-        except BrokenLinkError as error:
-            self._inbox.put(_Came(neighbor, error))
-
-    def _close_open(self) -> None:
-        if self._open is not None:
-            link, frame = self._open
-            link.release(frame)
-            self._open = None
+        self._signatures = [signature(kind) for kind in kinds]
+        size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)
+        self._inbox = Inbox(self._node, {neighbor: line.link for neighbor, line in self._lines.items()}, size)
+        return self._inbox
 
     def _lost(self, neighbor: int, kind: str, how: str, waited_s: float) -> LostNeighborError:
         where = f"node {neighbor} in round {self._round}"
@@ -274,41 +220,17 @@ class Letters:
         return ", ".join(sorted({line.link.name for line in self._lines.values()}))
 
     def close(self, in_peace: bool) -> None:
-        """Say farewell to all neighbors, and end the readers once they have said theirs."""
-        if not self.used:
+        """Say farewell to all neighbors, and read on until they have said theirs."""
+        if self._inbox is None:
             return
         deadline = monotonic() + (self._timeout_s if in_peace else HURRY_S)
         for line in self._lines.values():
-            _quietly(partial(self._put, line, (), FAREWELL, self._round + 1 if in_peace else 0))
+            stamp = self._stamp(line, FAREWELL, self._round + 1 if in_peace else 0, 0)
+            _quietly(partial(line.put, stamp, (), max(deadline - monotonic(), 0.01)))
         for line in self._lines.values():
-            while line.under_way and _quietly(partial(self._finish, line, max(deadline - monotonic(), 0.01))):
+            while line.under_way and _quietly(partial(line.finish, max(deadline - monotonic(), 0.01))):
                 pass
-            if line.reader is not None:
-                line.reader.join(max(deadline - monotonic(), 0.01))
-            elif in_peace:
-                self._poll_to_the_end(line, deadline)
-
-    def _poll_to_the_end(self, line: _Line, deadline: float) -> None:
-        """Take the farewell of a link that has no reader."""
-        nap_s, longest_s = NAPS_S
-        while not line.ended and monotonic() < deadline:
-            try:
-                frame = line.link.poll(self._size)
-            except BrokenLinkError:
-                return
-            if frame is None:
-                sleep(nap_s)
-                nap_s = min(2 * nap_s, longest_s)
-            else:
-                line.ended = is_farewell(frame)
-
-
-def is_farewell(frame: Tensor) -> bool:
-    """Whether a frame is the last of its link."""
-    try:
-        return read_header(frame[:HEADER_BYTES].numpy().tobytes()).signature == FAREWELL
-    except FrameError:
-        return False
+        self._inbox.drain(deadline)
 
 
 def _quietly(work: Callable[[], None]) -> bool:

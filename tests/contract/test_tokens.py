@@ -353,32 +353,38 @@ def test_a_damaged_token_is_refused() -> None:
         Token.arrived(Letter(1, TOKEN, payload), 4, algorithm.walk.remembers)
 
 
-def on_a_rank(world: World, algorithm: TokenMethod, on: str, rounds: int) -> Run:
+def on_a_rank(world: World, algorithm: TokenMethod, on: str, rounds: int, epoch: int = 1) -> Run:
     """The same rounds of the node of one rank, over its links."""
     topology, problem = graph(on), Quadratics.draw(graph(on).nodes, noisy_rounds=9)
-    driver = world.driver(topology, problem.gradient(world.rank), run=7, epoch=1)
+    driver = world.driver(topology, problem.gradient(world.rank), run=7, epoch=epoch)
     try:
         return play(algorithm, driver, topology, torch.from_numpy(start(problem)), rounds)
     finally:
         driver.close()
 
 
-REAL = [
-    pytest.param("mcgd", {"visits": 15}, id="one token"),
-    pytest.param("sa-srrw", {"visits": 5, "step_by": "adam"}, id="counts"),
-    pytest.param("walkman", {"visits": 1}, id="one visit"),
-    pytest.param("mcgd", {"tokens": 9}, id="many tokens on few nodes"),
-    pytest.param("mcgd", {"tokens": 3, "meeting": "average", "kernel": "simple"}, id="meeting"),
-    pytest.param("token-gossip", {"tokens": 2}, id="gossip"),
-]
+REAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "one token": ("mcgd", {"visits": 15}),
+    "counts": ("sa-srrw", {"visits": 5, "step_by": "adam"}),
+    "one visit": ("walkman", {"visits": 1}),
+    "many tokens on few nodes": ("mcgd", {"tokens": 9}),
+    "meeting": ("mcgd", {"tokens": 3, "meeting": "average", "kernel": "simple"}),
+    "gossip": ("token-gossip", {"tokens": 2}),
+}
+ROUNDS = 6
+
+
+def in_lockstep(algorithm: TokenMethod) -> Run:
+    problem = Quadratics.draw(4, noisy_rounds=9)
+    return simulate(algorithm, graph("path-4"), problem.answers(), start(problem), ROUNDS)
 
 
 @pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
-@pytest.mark.parametrize(("name", "settings"), REAL)
+@pytest.mark.parametrize(("name", "settings"), REAL.values(), ids=REAL)
 def test_real_ranks_give_the_same_bits(name: str, settings: dict[str, Any], wire: str) -> None:
-    algorithm, problem, rounds = method(name, "path-4", **settings), Quadratics.draw(4, noisy_rounds=9), 6
-    simulated = simulate(algorithm, graph("path-4"), problem.answers(), start(problem), rounds)
-    runs = on_ranks(4, lambda world: on_a_rank(world, algorithm, "path-4", rounds), wire=wire)
+    algorithm = method(name, "path-4", **settings)
+    simulated = in_lockstep(algorithm)
+    runs = on_ranks(4, lambda world: on_a_rank(world, algorithm, "path-4", ROUNDS), wire=wire)
     for rank, run in enumerate(runs):
         assert same(run.states[rank], simulated.states[rank])
         assert run.bytes_sent == {rank: simulated.bytes_sent[rank]}
