@@ -44,7 +44,7 @@ from decentral.config.data import (
     Shards,
     Shift,
 )
-from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
+from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
@@ -66,6 +66,7 @@ __all__ = [
     "Algorithm",
     "AllReduceSGD",
     "Checkpoint",
+    "Clock",
     "Compression",
     "Data",
     "DecentLaM",

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.tokens import TokenMethod
-from decentral.config import Experiment, OwnCode
+from decentral.config import Clock, Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
+from decentral.measure.virtual import simulator, virtual_time
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.timeline import Timeline
@@ -32,7 +33,6 @@ from decentral.training.task import Task, task
 from decentral.training.traced import TracedGradient, traced_ddp, traced_local
 from decentral.transport.driver import Driver, GradientAt, all_reduce_bytes
 from decentral.transport.dry import DryNode
-from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
@@ -54,6 +54,7 @@ class Prepared:
     nodes: int
     groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
     diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
+    clock: Clock | None = None  # of simulated runs
 
     @property
     def graph(self) -> Topology | None:
@@ -111,7 +112,9 @@ def prepare(experiment: Experiment, method: ResolvedMethod, seed: int, shared: T
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
     diagnostics = frozenset(experiment.diagnostics)
-    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    if (clock := experiment.clock) is not None:
+        virtual_time(clock, experiment.nodes)
+    return Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics, clock)
 
 
 def _graphs(
@@ -145,7 +148,7 @@ def refuse_ddp(prepared: Prepared) -> None:
 
 
 def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
-    """Run in the lockstep simulator; the trained module of each node.
+    """Run in the lockstep simulator, or the clock's; the trained module of each node.
 
     Args:
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
@@ -157,7 +160,8 @@ def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = Non
     """
     refuse_ddp(prepared)
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
-    driver = LockstepDriver([objective.gradient for objective in objectives.values()])
+    assert prepared.algorithm is not None
+    driver = simulator([each.gradient for each in objectives.values()], prepared.algorithm, prepared.clock)
     return _trained(prepared, driver, objectives, observe, keeping)
 
 

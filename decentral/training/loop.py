@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
 
 from torch import Tensor
 
@@ -83,7 +82,7 @@ def train(
         evaluate({})
     for round in range(completed, pace.rounds):
         boundary(round, snapshots)
-        began = perf_counter()
+        began = driver.clock()
         for node in driver.hosted:
             peers[node].round = round
             states[node].local.begin_round(round)
@@ -93,7 +92,7 @@ def train(
         if pace.is_due(round):
             driver.settle()
             unchecked.check()
-        seconds += perf_counter() - began
+        seconds += driver.clock() - began
         completed = round + 1
         if pace.is_due(round):
             evaluate(losses)

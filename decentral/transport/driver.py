@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -68,6 +69,10 @@ class Driver(ABC):
         Raises:
             LostNeighborError: a neighbor did not come in time, so that it never will.
         """
+
+    def clock(self) -> float:
+        """Seconds, from whenever, of the clock that training is timed by."""
+        return perf_counter()
 
     @abstractmethod
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:

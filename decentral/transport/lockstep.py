@@ -228,7 +228,7 @@ class LockstepDriver(Driver):
         return answers
 
     def _mean_among(self, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        mean = _mean([*vectors.values()])
+        mean = mean_of([*vectors.values()])
         for node in vectors:
             self.bytes_sent[node] += all_reduce_bytes(mean, len(vectors))
         copies = {node: mean.clone() for node in vectors}
@@ -264,7 +264,7 @@ class LockstepDriver(Driver):
         return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return _mean([vectors[node] for node in self.hosted])
+        return mean_of([vectors[node] for node in self.hosted])
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
         return [values[node] for node in self.hosted]
@@ -277,7 +277,7 @@ class LockstepDriver(Driver):
         self._letters.clear()
 
 
-def _mean(vectors: list[Tensor]) -> Tensor:
+def mean_of(vectors: list[Tensor]) -> Tensor:
     """Summed in ascending order of nodes."""
     total = vectors[0].clone()
     for vector in vectors[1:]:
