@@ -131,7 +131,9 @@ class LockstepDriver(Driver):
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
-        answers = {node: self._answer(node, waiting[node]) for node in sorted(waiting)}
+        letters, asked = self._letters, waiting
+        busy = (node for node in sorted(asked) if not (isinstance(asked[node], Receive) and letters.is_empty(node)))
+        answers = {node: self._answer(node, asked[node]) for node in busy}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
         return answered | self._all_reduced(waiting)
 

@@ -46,6 +46,10 @@ class Mail:
             raise RuntimeError(f"node {letter.sender} sent a letter to node {to}, which there is not")
         self._boxes[to].append(letter)
 
+    def is_empty(self, node: int) -> bool:
+        """Whether a node would wait."""
+        return not self._boxes[node]
+
     def take(self, node: int, asked: Receive) -> Letter | None:
         """A node's next letter, None if none has arrived; the one before is closed."""
         if not self._boxes[node]:
