@@ -20,6 +20,7 @@ from decentral.config import (
     PowerGossip,
     Section,
     Sparta,
+    TokenSection,
     Topology,
 )
 
@@ -91,7 +92,16 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, PowerGossip):
         given = method.algorithm.model_dump(include={"rank", "iterations"}, exclude_defaults=True)
         words += [f"{key}={value}" for key, value in given.items()]
+    if isinstance(method.algorithm, TokenSection):
+        words += walk_words(method.algorithm)
     return " ".join(filter(None, words))
+
+
+def walk_words(section: TokenSection) -> list[str]:
+    """`srrw alpha=5 tokens=3`: how many models walk, and how."""
+    words: list[str] = [section.kernel]
+    words += [f"alpha={section.alpha:g}"] if section.alpha else []
+    return words + ([f"tokens={section.tokens}"] if section.tokens > 1 else [])
 
 
 def compression_words(compression: Section) -> list[str]:

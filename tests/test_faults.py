@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from decentral.algorithms import ALGORITHMS
+from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
 from decentral.config import CNN, MLP, MNIST, Digits, Experiment, Linear, Method, Optimizer, OwnCode, Section, Topology
 from decentral.document import Document
 from decentral.faults import faults_in, refusal
@@ -63,7 +63,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
     assert told(text) == f"ring.yaml:{expected}"
 
 
-METHODS = ", ".join(sorted([*ALGORITHMS, "ddp"]))
+METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, "ddp"]))
 
 
 @pytest.mark.parametrize(

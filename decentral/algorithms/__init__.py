@@ -32,10 +32,15 @@ from decentral.algorithms.noloco import NoLoCo
 from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.random_walk_sgd import RandomWalkSGD
 from decentral.algorithms.relay_sgd import RelaySGD
+from decentral.algorithms.sa_srrw import SASRRW
 from decentral.algorithms.slowmo import SlowMo
 from decentral.algorithms.sparta import Sparta
 from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
+from decentral.algorithms.token_gossip import TokenGossip
+from decentral.algorithms.tokens import TokenMethod
+from decentral.algorithms.walkman import Walkman
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -74,3 +79,11 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "diana": DIANA,
     "ec-sgd-diana": ECSGDDIANA,
 }
+
+TOKEN_METHODS: dict[str, type[TokenMethod]] = {
+    "mcgd": RandomWalkSGD,
+    "sa-srrw": SASRRW,
+    "walkman": Walkman,
+    "token-gossip": TokenGossip,
+}
+"""The methods whose models walk, which have a battery of their own."""

@@ -46,10 +46,11 @@ from decentral.config.data import (
     Shards,
     Shift,
 )
-from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
+from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -74,11 +75,13 @@ __all__ = [
     "MLP",
     "MNIST",
     "OWN",
+    "SASRRW",
     "AffineShift",
     "Algorithm",
     "AllReduceSGD",
     "Checkpoint",
     "Choco",
+    "Clock",
     "Compression",
     "Data",
     "DecentLaM",
@@ -120,6 +123,7 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RandomWalkSGD",
     "RelaySGD",
     "Schedule",
     "Section",
@@ -129,6 +133,9 @@ __all__ = [
     "Sparta",
     "Static",
     "StochasticGradientPush",
+    "TokenGossip",
+    "TokenSection",
     "Topology",
     "Transport",
+    "Walkman",
 ]

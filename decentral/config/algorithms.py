@@ -22,6 +22,7 @@ from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg,
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 from decentral.config.sums import RelaySGD, StochasticGradientPush
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, Walkman
 
 
 class Optimizer(OpenSection):
@@ -108,6 +109,10 @@ Algorithm = Annotated[
     | Annotated[EpidemicLearning, Tag("epidemic")]
     | Annotated[DiLoCo, Tag("diloco")]
     | Annotated[FedAvg, Tag("fedavg")]
+    | Annotated[RandomWalkSGD, Tag("mcgd")]
+    | Annotated[SASRRW, Tag("sa-srrw")]
+    | Annotated[Walkman, Tag("walkman")]
+    | Annotated[TokenGossip, Tag("token-gossip")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

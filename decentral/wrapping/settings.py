@@ -9,6 +9,7 @@ import networkx as nx
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.local import Local
+from decentral.algorithms.tokens import TokenMethod
 from decentral.document import dotted
 from decentral.errors import ConfigError
 from decentral.loading import example_with
@@ -49,6 +50,11 @@ def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compressio
         made = algorithm_of(example_with(algorithm=options).algorithm, local, Path())
     if made is None:
         raise ConfigError("algorithm 'ddp' is torch's DistributedDataParallel itself; wrap the model in that instead")
+    if isinstance(made, TokenMethod):
+        raise ConfigError(
+            f"algorithm {name!r} moves the model from node to node, so a training loop has none between its visits; "
+            "run it by `decentral train`"
+        )
     return made
 
 

@@ -1,7 +1,7 @@
 """The common battery as the ranks of a real mpirun: `mpirun -n 4 python -m tests.contract.under_mpi OUT`.
 
-Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, and the directed schedules too. It
-compares its state with the lockstep simulator's, and writes what it found to OUT/rank-I.json.
+Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, the directed schedules, and the token
+methods too. It compares its state with the lockstep simulator's, and writes what it found to OUT/rank-I.json.
 """
 
 import json
@@ -20,6 +20,7 @@ from decentral.config import Transport
 from decentral.topology.topology import Topology
 from decentral.transport.launcher import launched
 from decentral.transport.world import World
+from tests.contract import test_tokens
 from tests.contract.directed import COLUMN, DOUBLY, Addressed, Push, directed, in_lockstep, on_a_rank, plain
 from tests.contract.problems import LAYOUTS, shipped
 from tests.contract.runs import Run, same
@@ -74,6 +75,10 @@ def main(out: Path) -> None:
     for epoch, (topology, algorithm) in enumerate(further_variations(), start=len(found) + 1):
         run = on_a_rank(world, algorithm, topology, epoch=epoch)
         found.append([f"{topology.name} {algorithm}", alike(run, in_lockstep(algorithm, topology), world.rank)])
+    for epoch, (what, (name, settings)) in enumerate(test_tokens.REAL.items(), start=len(found) + 1):
+        walking = test_tokens.method(name, "path-4", **settings)
+        run = test_tokens.on_a_rank(world, walking, "path-4", test_tokens.ROUNDS, epoch)
+        found.append([what, alike(run, test_tokens.in_lockstep(walking), world.rank)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 
