@@ -9,12 +9,17 @@ from decentral.config import (
     DSGD,
     Algorithm,
     Choco,
+    DiLoCo,
     Experiment,
+    FedAvg,
+    GASLoC,
     Hierarchical,
     Method,
+    NoLoCo,
     Optimizer,
     PowerGossip,
     Section,
+    Sparta,
     Topology,
 )
 
@@ -75,11 +80,11 @@ def _described(method: ResolvedMethod) -> str:
     words: list[str] = [method.algorithm.name]
     if isinstance(method.algorithm, Hierarchical):
         words += [str(method.algorithm.group), method.algorithm.between]
-    if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | Sparta):
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
-    if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | GASLoC | NoLoCo | DiLoCo | FedAvg):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)

@@ -64,6 +64,9 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
     assert told(text) == f"ring.yaml:{expected}"
 
 
+METHODS = ", ".join(sorted([*ALGORITHMS, "ddp"]))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -192,7 +192,7 @@ def _made_orthonormal(rows: Tensor, i: int) -> bool:
     What is left by rounding would not be the same at two ends that compute on different machines.
     """
     before = rows[i].norm()
-    for _ in range(2):
+    for _ in range(2 if i else 0):
         rows[i] -= (rows[:i] @ rows[i]) @ rows[:i]
     length = rows[i].norm()
     rows[i] /= length

@@ -47,6 +47,7 @@ from decentral.config.data import (
     Shift,
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
@@ -82,11 +83,15 @@ __all__ = [
     "Data",
     "DecentLaM",
     "DeepSqueeze",
+    "DiLoCo",
     "Digits",
     "Dirichlet",
     "EControl",
+    "EpidemicLearning",
     "ExactDiffusion",
     "Experiment",
+    "FedAvg",
+    "GASLoC",
     "GlobalUpdateTracking",
     "GradientTracking",
     "GroupedDirichlet",
@@ -102,6 +107,7 @@ __all__ = [
     "MomentumTracking",
     "Named",
     "Natural",
+    "NoLoCo",
     "OpenSection",
     "Optimizer",
     "OwnCode",
@@ -120,6 +126,7 @@ __all__ = [
     "Shards",
     "Shift",
     "SlowMo",
+    "Sparta",
     "Static",
     "StochasticGradientPush",
     "Topology",

@@ -18,6 +18,7 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 from decentral.config.sums import RelaySGD, StochasticGradientPush
@@ -101,6 +102,12 @@ Algorithm = Annotated[
     | Annotated[GlobalUpdateTracking, Tag("gut")]
     | Annotated[StochasticGradientPush, Tag("sgp")]
     | Annotated[RelaySGD, Tag("relay-sgd")]
+    | Annotated[GASLoC, Tag("gasloc")]
+    | Annotated[NoLoCo, Tag("noloco")]
+    | Annotated[Sparta, Tag("sparta")]
+    | Annotated[EpidemicLearning, Tag("epidemic")]
+    | Annotated[DiLoCo, Tag("diloco")]
+    | Annotated[FedAvg, Tag("fedavg")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

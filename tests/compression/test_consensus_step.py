@@ -36,34 +36,30 @@ def test_it_finds_what_was_tuned_by_hand_within_one_step_of_the_grid(section: di
     assert search(ring(9), section, WIDE).gamma in GRID[nearest - 1 : nearest + 2]
 
 
-def by_hand(W: np.ndarray[Any, Any], k: int, steps: int) -> list[float]:
-    """E after some steps of CHOCO-Gossip with top-k, as a share of what it was, for each gamma of the grid."""
-    left = []
-    for gamma in GRID:
-        x = np.random.default_rng(0).standard_normal((len(W), 400)).astype(np.float32)
-        h, first = np.zeros_like(x), 0.0
-        for step in range(steps + 1):
-            E = ((x - x.mean(axis=0)) ** 2).sum() + ((x - h) ** 2).sum()
-            first = first or E
-            largest = np.argpartition(-np.abs(x - h), k, axis=1)[:, :k]
-            if step == steps or not E / first < 1e6:
+def by_hand(W: np.ndarray[Any, Any], k: int, gamma: float, steps: int) -> list[float]:
+    """E after every 25 steps of CHOCO-Gossip with top-k, as a share of what it was."""
+    x = np.random.default_rng(0).standard_normal((len(W), 400)).astype(np.float32)
+    h, left = np.zeros_like(x), []
+    for step in range(steps + 1):
+        if step % 25 == 0:
+            left.append(float(((x - x.mean(axis=0)) ** 2).sum() + ((x - h) ** 2).sum()))
+            if not left[-1] < 1e6 * left[0]:
                 break
-            np.put_along_axis(h, largest, np.take_along_axis(x, largest, axis=1), axis=1)
-            x = x + np.float32(gamma) * ((W @ h).astype(np.float32) - h)
-        left.append(float(E / first))
-    return left
+        largest = np.argpartition(-np.abs(x - h), k, axis=1)[:, :k]
+        np.put_along_axis(h, largest, np.take_along_axis(x, largest, axis=1), axis=1)
+        x = x + np.float32(gamma) * ((W @ h).astype(np.float32) - h)
+    return [E / left[0] for E in left[1:]]
 
 
 def test_it_is_a_search_of_the_whole_grid() -> None:
     """Giving up early and searching downwards are for speed alone; and E is what the equations say."""
-    expected = by_hand(ring(9).schedule.matrix(0).dense(), 20, 200)
+    W = ring(9).schedule.matrix(0).dense()
+    expected = {gamma: by_hand(W, 20, gamma, 500) for gamma in GRID}
     found = search(ring(9), TOP | {"fraction": 0.05}, WIDE)
-    assert found.gamma == GRID[int(np.argmin(expected))]
-    finished = [trial for trial in found.trials if not trial.given_up]
-    assert finished[0].steps == steps_for(0.05, 9) == 200
-    for trial in finished:
-        assert trial.left[-1] == pytest.approx(expected[GRID.index(trial.gamma)], rel=0.05)
+    assert found.gamma == min(GRID, key=lambda gamma: expected[gamma][-1])
     assert len(found.trials) < len(GRID)
+    for trial in found.trials:
+        np.testing.assert_allclose(trial.left[:4], expected[trial.gamma][: len(trial.left)][:4], rtol=0.01)
 
 
 def test_every_process_finds_the_same() -> None:
@@ -85,7 +81,7 @@ def test_one_node_needs_no_partner() -> None:
 
 def test_larger_graphs_have_fewer_steps() -> None:
     assert [steps_for(0.01, nodes) for nodes in (16, 64, 128, 1000)] == [1000, 1000, 500, 250]
-    assert steps_for(1.0, 16) == 200
+    assert steps_for(1.0, 16) == 500
 
 
 def found(section: dict[str, Any], size: int, *shapes: tuple[int, ...]) -> StandIn:
@@ -115,9 +111,9 @@ def test_a_count_is_scaled_with_the_numbers(section: dict[str, Any], size: int, 
 
 
 def test_what_does_not_depend_on_the_count_stays() -> None:
-    for section in ({"name": "sign"}, {"name": "int8"}, {"name": "block-top-k"}, {"name": "natural"}):
-        made = found(section, 10**6)
-        assert (made.section, made.space.size, made.scale) == (section_of(section), 1000, 1.0)
+    for name, size in {"sign": 40_000, "int8": 1000, "block-top-k": 1000, "natural": 1000}.items():
+        made = found({"name": name}, 10**6)
+        assert (made.section, made.space.size, made.scale) == (section_of(name), size, 1.0)
 
 
 def test_one_norm_for_many_numbers_keeps_less_of_each() -> None:
@@ -147,6 +143,11 @@ def test_a_small_matrix_stays_and_of_large_ones_that_of_which_least_is_sent_deci
 def test_a_compressor_that_may_lose_more_than_there_is_is_refused(section: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="no consensus step helps"):
         found(section, 10**6)
+
+
+def test_values_that_are_hardly_rounded_count_as_they_are() -> None:
+    assert found(TOP | {"values": "bf16"}, 10**6).section.values.name == "none"
+    assert found(TOP | {"values": "sign"}, 10**6).section.values.name == "sign"
 
 
 def test_what_is_kept_by_a_chain_is_the_product() -> None:

@@ -82,6 +82,7 @@ def test_models_and_optimizers_that_do_not_fit(
         ({"compression": "top_k"}, "algorithm.compression.name: unknown name 'top_k'; did you mean 'top-k'?"),
         ({"compression": "top-k"}, "algorithm.compression: found top-k, and dsgd sends the models themselves"),
         ({"algorithm": "allreduce", "compression": "bf16"}, "algorithm.compression: unknown key"),
+        ({"algorithm": "diana", "compression": "sign"}, "algorithm.compression: found sign of"),
         ({"buffers": "sum"}, "found buffers 'sum'; required: 'local' or 'average'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # a class's text has its address
