@@ -10,6 +10,7 @@ from decentral.faults import faults_in, refusal
 from decentral.strict_yaml import parsed
 
 NEEDED = {"nodes": 8, "rounds": 9, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
+METHODS = ", ".join(sorted([*ALGORITHMS, "ddp"]))
 DATA = "one of digits, mnist, cifar10, quadratics, pydoc-topics, or module:function"
 
 

@@ -36,6 +36,11 @@ class Algorithm(ABC):
 
     local: Local
 
+    @property
+    def starts_alike(self) -> bool:
+        """Whether all nodes must begin with the same model, else what it keeps of neighbors is wrong for ever."""
+        return False
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         """The graph as this method uses it, and what of that the user must be told; empty where it is as given.
 

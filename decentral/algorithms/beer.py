@@ -53,6 +53,10 @@ class BEER(Algorithm):
     compression: Named
     consensus_step: float  # gamma
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "BEER")
         return graph, ""

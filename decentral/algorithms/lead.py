@@ -58,6 +58,10 @@ class LEAD(Algorithm):
     consensus_step: float = 1.0  # gamma
     copy_step: float = 0.5  # alpha
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "LEAD")
         return graph, ""

@@ -44,6 +44,10 @@ class MoTEF(Algorithm):
     consensus_step: float  # gamma
     momentum_step: float = 0.1  # lambda
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "MoTEF")
         return graph, ""
