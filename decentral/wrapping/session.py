@@ -58,7 +58,7 @@ class Session:
         with placed():
             parts = vertices(method, self.world.size, ("algorithm",))
             refuse_ignored(method, local, type(method).__name__, ("optimizer",))
-        named = topology_named(topology, parts)
+        named = topology_named(topology, parts, method)
         with placed():
             graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
