@@ -68,7 +68,7 @@ class Session:
                     "node's own: leave synchronize at True, or take choco with start: zero",
                     ("algorithm",),
                 )
-        named = topology_named(topology, parts)
+        named = topology_named(topology, parts, method)
         with placed():
             graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
             method = self._steps.tuned(method, graph, Space.of(flat.x, flat.layout))
