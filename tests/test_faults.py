@@ -75,8 +75,8 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         (
             "algorithm: zzz",
             "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, choco, d2, ddp, decentlam, diloco, dsgd, "
-            "epidemic, exact-diffusion, fedavg, gasloc, gradient-tracking, gut, hierarchical, momentum-tracking, noloco, "
-            "power-gossip, qg-dadam, qg-dsgdm, slowmo, sparta, or module:function",
+            "epidemic, exact-diffusion, fedavg, gasloc, gradient-tracking, gut, hierarchical, momentum-tracking, "
+            "noloco, power-gossip, qg-dadam, qg-dsgdm, slowmo, sparseloco, sparta, or module:function",
         ),
         ("partition: shard", "7:1: partition.name: unknown name 'shard'; did you mean 'shards'?"),
         ("transport: glo", "7:1: transport.name: unknown name 'glo'; did you mean 'gloo'?"),

@@ -20,6 +20,7 @@ from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.sparseloco import SparseLoCo
 from decentral.algorithms.sparta import Sparta
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -38,6 +39,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "gut": GlobalUpdateTracking,
     "gasloc": GASLoC,
     "noloco": NoLoCo,
+    "sparseloco": SparseLoCo,
     "sparta": Sparta,
     "epidemic": EpidemicLearning,
     "diloco": DiLoCo,

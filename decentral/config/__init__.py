@@ -46,7 +46,7 @@ from decentral.config.data import (
     Shift,
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
-from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
@@ -110,6 +110,7 @@ __all__ = [
     "Shards",
     "Shift",
     "SlowMo",
+    "SparseLoCo",
     "Sparta",
     "Static",
     "Topology",

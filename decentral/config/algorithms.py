@@ -17,7 +17,7 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
-from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 
@@ -94,6 +94,7 @@ Algorithm = Annotated[
     | Annotated[GlobalUpdateTracking, Tag("gut")]
     | Annotated[GASLoC, Tag("gasloc")]
     | Annotated[NoLoCo, Tag("noloco")]
+    | Annotated[SparseLoCo, Tag("sparseloco")]
     | Annotated[Sparta, Tag("sparta")]
     | Annotated[EpidemicLearning, Tag("epidemic")]
     | Annotated[DiLoCo, Tag("diloco")]

@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in ("choco", "epidemic")  # which need a compressor that is not bfloat16, and draws
+        if name not in ("choco", "sparseloco", "epidemic")  # which need a compressor that is not bfloat16, and draws
         and name
         not in {method["name"] for method in (*CORRECTED.values(), *OWNING.values(), *SLOW.values(), *LITTLE.values())}
     },
