@@ -19,6 +19,7 @@ from decentral.config import (
     Optimizer,
     PowerGossip,
     Section,
+    SparseLoCo,
     Sparta,
     TokenSection,
     Topology,
@@ -85,7 +86,7 @@ def _described(method: ResolvedMethod) -> str:
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
-    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | GASLoC | NoLoCo | DiLoCo | FedAvg):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | GASLoC | NoLoCo | SparseLoCo | DiLoCo | FedAvg):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)

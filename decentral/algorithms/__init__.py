@@ -36,6 +36,7 @@ from decentral.algorithms.random_walk_sgd import RandomWalkSGD
 from decentral.algorithms.relay_sgd import RelaySGD
 from decentral.algorithms.sa_srrw import SASRRW
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.sparseloco import SparseLoCo
 from decentral.algorithms.sparta import Sparta
 from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.algorithms.token_gossip import TokenGossip
@@ -66,6 +67,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "relay-sgd": RelaySGD,
     "gasloc": GASLoC,
     "noloco": NoLoCo,
+    "sparseloco": SparseLoCo,
     "sparta": Sparta,
     "epidemic": EpidemicLearning,
     "diloco": DiLoCo,

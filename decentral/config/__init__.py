@@ -47,7 +47,7 @@ from decentral.config.data import (
     Shift,
 )
 from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport
-from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
 from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
@@ -130,6 +130,7 @@ __all__ = [
     "Shards",
     "Shift",
     "SlowMo",
+    "SparseLoCo",
     "Sparta",
     "Static",
     "StochasticGradientPush",

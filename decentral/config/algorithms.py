@@ -18,7 +18,7 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
-from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, Sparta
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 from decentral.config.sums import RelaySGD, StochasticGradientPush
@@ -105,6 +105,7 @@ Algorithm = Annotated[
     | Annotated[RelaySGD, Tag("relay-sgd")]
     | Annotated[GASLoC, Tag("gasloc")]
     | Annotated[NoLoCo, Tag("noloco")]
+    | Annotated[SparseLoCo, Tag("sparseloco")]
     | Annotated[Sparta, Tag("sparta")]
     | Annotated[EpidemicLearning, Tag("epidemic")]
     | Annotated[DiLoCo, Tag("diloco")]

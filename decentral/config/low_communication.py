@@ -1,9 +1,10 @@
 """The `algorithm:` sections of methods that send little: after many local steps, or a small part of a model."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from decentral.config.compression import Compression
 from decentral.config.section import Section
 
 
@@ -61,6 +62,24 @@ class NoLoCo(Section):
     """alpha: momentum of the outer steps."""
     pull: float | None = Field(None, gt=0)
     """gamma: how far a node goes to its pair's mean model; unless given, as outer_lr."""
+
+
+class SparseLoCo(Section):
+    """SparseLoCo (Sarfi et al. 2025) over gossip: many local steps, then compressed drifts with error feedback."""
+
+    centralized: ClassVar[bool] = False
+    name: Literal["sparseloco"]
+    compression: Compression
+    """What is sent of the drifts, and of what keeps the nodes together; any contractive compressor. The paper's is
+    nearly `{name: block-top-k, block: 4096, keep: 64, values: {name: qsgd, bits: 2, norm: inf, unbiased: false}}`."""
+    every: int = Field(50, ge=1)
+    """H: rounds between outer steps, each an exchange of two compressed vectors."""
+    outer_lr: float = Field(1.0, gt=0)
+    """alpha: how far the outer step goes."""
+    decay: float = Field(0.95, ge=0, le=1)
+    """beta: how much of what was not sent is kept for the next outer step."""
+    consensus_step: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] = "auto"
+    """gamma: how far a model goes to what its neighbors' copies say. auto: by a search, as in choco."""
 
 
 class Sparta(Section):

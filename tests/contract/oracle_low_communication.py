@@ -8,6 +8,7 @@ from decentral.compression import Key
 from decentral.compression.random_k import random_places
 from decentral.topology.topology import Topology
 from tests.contract.oracle import Equations, Gradients, Matrix, Sgd
+from tests.contract.oracle_compressed import Compression
 
 
 def fedavg(tau: int) -> Equations:
@@ -92,6 +93,23 @@ def epidemic(topology: Callable[[int], Topology]) -> Equations:
         for k in range(rounds):
             heard = (schedule.matrix(k).dense() > 0).astype(float)
             X = heard / heard.sum(axis=1, keepdims=True) @ (X - sgd.step(grad(X), at=X))
+        return X
+
+    return equations
+
+
+def sparseloco(H: int, alpha: float, beta: float, gamma: float, C: Compression) -> Equations:
+    """E = beta E + Z - X, D = C(E), E - D is kept, Z+ = Z - alpha W D + gamma (W - I) K, K the public copies of Z."""
+
+    def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
+        Z, E, K = X, np.zeros_like(X), X
+        for k in range(rounds):
+            X = X - sgd.step(grad(X), at=X)
+            if (k + 1) % H == 0:
+                E = beta * E + Z - X
+                D = C(E)
+                E, K = E - D, K + C(Z - K)
+                X = Z = Z - alpha * W @ D + gamma * (W @ K - K)
         return X
 
     return equations

@@ -267,6 +267,25 @@ def sparta(order: str, fraction: float) -> Case:
     return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, **CORRECTED)
 
 
+def sparseloco(compression: Any, C: oracle_compressed.Compression, gamma: float) -> Case:
+    """Two messages of the compressor's size in one."""
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
+        packed = compressor_of(compression, Space(DIMENSION, dtype)).bytes
+        return gossip_bytes(rounds, degree, nodes, packed, every=3, vectors=2)
+
+    settings = {"every": 3, "outer_lr": 0.7, "decay": 0.9, "consensus_step": gamma}
+    return Case(
+        settings={**settings, "compression": compression},
+        equations=oracle_low_communication.sparseloco(3, 0.7, 0.9, gamma, C),
+        bytes_sent=bytes_sent,
+        alone=False,
+        mean=False,
+        **CORRECTED,
+    )
+
+
 def epidemic(recipients: int, balanced: bool) -> Case:
     """On draws of its own for as many nodes as the graph has."""
 
@@ -459,6 +478,10 @@ CASES: dict[str, dict[str, Case]] = {
         "atc": sparta("adapt-then-combine", 0.3),
         "awc": sparta("adapt-while-communicate", 0.3),
         "awc, one number": sparta("adapt-while-communicate", 0.005),
+    },
+    "sparseloco": {
+        "": sparseloco("none", oracle_compressed.everything, gamma=1.0),
+        "top-k": sparseloco(TOP_3, oracle_compressed.largest(3), gamma=0.2),
     },
     "epidemic": {"local": epidemic(2, balanced=False), "oracle": epidemic(2, balanced=True)},
     "diloco": {

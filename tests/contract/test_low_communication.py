@@ -13,10 +13,12 @@ from decentral.algorithms.epidemic import EpidemicLearning
 from decentral.algorithms.fedavg import FedAvg
 from decentral.algorithms.gasloc import GASLoC
 from decentral.algorithms.noloco import NoLoCo
+from decentral.algorithms.sparseloco import SparseLoCo
 from decentral.algorithms.sparta import Sparta
 from decentral.errors import ConfigError
 from decentral.topology.topology import Topology
 from tests.contract.oracle import Matrix
+from tests.contract.oracle_compressed import largest
 from tests.contract.problems import DIMENSION, Quadratics, alone, graph
 from tests.contract.runs import Run, sgd, simulate
 from tests.contract.test_algorithms import common_start
@@ -60,6 +62,16 @@ EQUAL: dict[str, tuple[Algorithm, Algorithm, Topology]] = {
         NoLoCo(local=LOCAL, every=3, outer_lr=1, outer_momentum=0),
         DSGD(local=LOCAL, every=3),
         random_matchings(8),
+    ),
+    "SparseLoCo without compression is its dense rule, GASLoC without momentum": (
+        SparseLoCo(local=LOCAL, every=3, outer_lr=0.7, compression="none", consensus_step=1.0),
+        GASLoC(local=LOCAL, every=3, outer_lr=0.7, outer_momentum=0),
+        graph("ring-8"),
+    ),
+    "SparseLoCo without compression on the complete graph is DiLoCo without momentum": (
+        SparseLoCo(local=LOCAL, every=3, outer_lr=0.7, compression="none", consensus_step=1.0),
+        DiLoCo(local=LOCAL, every=3, outer_lr=0.7, outer_momentum=0),
+        WHOLE,
     ),
     "SPARTA of everything is D-SGD": (Sparta(local=LOCAL, fraction=1), DSGD(local=LOCAL), graph("ring-8")),
     "overlapped SPARTA of everything is overlapped D-SGD": (
@@ -167,6 +179,35 @@ def test_epidemic_learning_moves_the_mean_in_no_direction_of_its_own() -> None:
     error = np.std(moved, axis=0) / np.sqrt(len(moved))
     assert np.abs(moved).max() > 0.1
     assert (np.abs(np.mean(moved, axis=0)) < 4 * error).all()
+
+
+def test_sparseloco_on_the_complete_graph_is_the_papers_own_with_one_model_for_all() -> None:
+    """Whatever gamma is: the public copies are equal, and their differences 0."""
+    problem, z, rest = Quadratics.draw(8, noisy_rounds=30), Quadratics.draw(8).starts()[0], np.zeros((8, DIMENSION))
+    method = SparseLoCo(
+        local=sgd(0.05), every=3, outer_lr=0.7, compression={"name": "top-k", "k": 3}, consensus_step=0.3
+    )
+    gradient, keep = problem.gradients(), largest(3)
+    for _ in range(10):
+        X = np.tile(z, (8, 1))
+        for _ in range(3):
+            X = X - 0.05 * gradient(X)
+        rest = 0.95 * rest + z - X
+        sent = keep(rest)
+        rest, z = rest - sent, z - 0.7 * sent.mean(axis=0)
+    np.testing.assert_allclose(run(method, WHOLE, problem).final, np.tile(z, (8, 1)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("on", ["ring-8", "random pairs"])
+def test_sparseloco_keeps_nodes_together_over_a_graph(on: str) -> None:
+    """Each wants to go elsewhere; without the copies of models, gamma = 0, nothing would hold them."""
+    problem, topology = Quadratics.draw(8), graph("ring-8") if on == "ring-8" else random_matchings(8)
+    compression = {"name": "top-k", "k": 3}
+    apart = {}
+    for gamma in (0.3, 1e-9):
+        method = SparseLoCo(local=sgd(0.05), every=3, compression=compression, consensus_step=gamma, outer_lr=0.5)
+        apart[gamma] = float(np.ptp(run(method, topology, problem, 300).final, axis=0).max())
+    assert apart[0.3] < apart[1e-9] / 3, apart
 
 
 def test_sparta_changes_no_more_than_its_part() -> None:

@@ -110,6 +110,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "gasloc": {"algorithm": {"name": "gasloc", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
     "noloco": {"algorithm": {"name": "noloco", "every": 4}, "topology": {"name": "complete", "schedule": PAIRS}},
     "sparta": {"algorithm": {"name": "sparta", "fraction": 0.1, "order": "adapt-while-communicate"}},
+    "sparseloco": {
+        "algorithm": {"name": "sparseloco", "every": 4, "compression": "top-k", "consensus_step": 0.2},
+        "topology": {"name": "complete", "schedule": PAIRS},
+    },
     "epidemic": {"algorithm": "epidemic", "topology": {"name": "epidemic", "recipients": 1, "balanced": False}},
     "diloco": {"algorithm": {"name": "diloco", "every": 4}},
     "fedavg": {"algorithm": {"name": "fedavg", "every": 4}},
@@ -129,6 +133,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "relay-sgd, two trees": {"algorithm": {"name": "relay-sgd", "form": "start", "trees": 2}, "topology": APART},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
+    "muloco": {
+        "algorithm": {"name": "diloco", "every": 4},
+        "optimizer": {"name": "decentral.training.muon.Muon", "lr": 0.01},
+    },
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
     "nadam": {"optimizer": {"name": "torch.optim.NAdam", "lr": 0.01}},
     "dropout": {"model": "resumed_code:dropout"},

@@ -70,7 +70,7 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name != "epidemic"  # which needs draws
+        if name not in ("sparseloco", "epidemic")  # which need a compressor that is not bfloat16, and draws
         and name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
