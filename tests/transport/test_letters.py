@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decentral.peer import Exchange, Letter, Messages, Payload, Receive, Send
 from decentral.transport.rank import RankDriver
+from decentral.transport.shared import SharedOutbox
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
 from tests.transport.test_rank import GRAPHS, LOSS, PATIENCE_S, advance, lost, rank_driver
@@ -76,6 +77,29 @@ def test_two_nodes_that_both_send_first_do_not_stop_each_other(wire: str) -> Non
         return len(came)
 
     assert on_ranks(2, work, wire=wire) == [50, 50]
+
+
+def test_the_memory_of_letters_is_used_again(wire: str) -> None:
+    def work(world: World) -> int:
+        driver = rank_driver(world, PAIR)
+
+        async def step() -> Tensor:
+            for _ in range(30):
+                if world.rank:
+                    await numbers(1)
+                await Send(1 - world.rank, BIG, KINDS)
+                if not world.rank:
+                    await numbers(1)
+            return LOSS
+
+        advance(driver, step())
+        (line,) = driver._letters._lines.values()
+        outbox = line.outbox
+        frames = len(outbox._slots) if isinstance(outbox, SharedOutbox) else sum(map(len, outbox._free.values()))
+        driver.close()
+        return frames
+
+    assert max(on_ranks(2, work, wire=wire)) <= 4
 
 
 def test_a_letter_of_a_later_round_waits_until_it_begins(wire: str) -> None:
