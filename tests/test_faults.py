@@ -74,7 +74,8 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
         ),
         (
             "algorithm: zzz",
-            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, d2, ddp, decentlam, dsgd, exact-diffusion, "
+            "5:1: algorithm.name: unknown name 'zzz'; known: allreduce, d2, ddp, decentlam, diana, dqsgd, "
+            "dsgd, ec-sgd-diana, econtrol, ef14, ef21, ef21-sgdm, exact-diffusion, "
             "gradient-tracking, gut, hierarchical, momentum-tracking, qg-dadam, qg-dsgdm, slowmo, or module:function",
         ),
         ("partition: shard", "7:1: partition.name: unknown name 'shard'; did you mean 'shards'?"),
