@@ -32,7 +32,7 @@ class RandomWalkSGD(TokenMethod):
     epsilon: float = 1e-8
 
     @property
-    def _vectors(self) -> int:
+    def vectors(self) -> int:
         return 1 + MEMORIES[self.step_by]
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:

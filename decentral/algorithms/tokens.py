@@ -144,8 +144,6 @@ class TokenMethod(Algorithm):
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
     owns_step: ClassVar[bool] = True
-    vectors: ClassVar[int] = 1
-    """Of what shape `(d,)` a token carries how many."""
 
     kernel: str = "metropolis"
     alpha: float = 0.0
@@ -155,6 +153,11 @@ class TokenMethod(Algorithm):
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
     chain: Chain | None = None
+
+    @property
+    def vectors(self) -> int:
+        """How many of shape `(d,)` a token carries, the model among them."""
+        return 1
 
     @property
     def walk(self) -> Walk:
@@ -184,11 +187,7 @@ class TokenMethod(Algorithm):
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
-        return [x.clone(), *(torch.zeros_like(x) for _ in range(self._vectors - 1))]
-
-    @property
-    def _vectors(self) -> int:
-        return self.vectors
+        return [x.clone(), *(torch.zeros_like(x) for _ in range(self.vectors - 1))]
 
     def counts(self) -> Tensor | None:
         """What a token carries of its visits at its start."""
@@ -224,7 +223,7 @@ class TokenMethod(Algorithm):
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
         counts, numbers, loss = self.counts(), torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
-        carried = [x] * self._vectors + ([] if counts is None else [counts])
+        carried = [x] * self.vectors + ([] if counts is None else [counts])
         return (*carried, numbers, loss), (numbers[:3], loss)
 
     @abstractmethod
@@ -284,7 +283,7 @@ class TokenMethod(Algorithm):
         if self.meeting == "independent" or len(held) < 2:
             return
         together = [token for _, token in sorted(held.items())]
-        for part in range(self._vectors):
+        for part in range(self.vectors):
             mean = torch.stack([token.vectors[part] for token in together]).mean(0)
             for token in together:
                 token.vectors[part].copy_(mean)
