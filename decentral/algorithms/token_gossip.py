@@ -27,6 +27,7 @@ from decentral.peer import Peer
 @dataclass(frozen=True, kw_only=True)
 class TokenGossip(TokenMethod):
     owns_step: ClassVar[bool] = False
+    model_walks: ClassVar[bool] = False
 
     pull: float = 0.5  # p
 
