@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
+from decentral.algorithms.token import Token
 from decentral.algorithms.token_steps import MEMORIES, StepName, TokenStep
-from decentral.algorithms.tokens import Token, TokenMethod
+from decentral.algorithms.tokens import TokenMethod
 from decentral.peer import Peer
 
 

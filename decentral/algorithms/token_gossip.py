@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from decentral.algorithms.tokens import Token, TokenMethod, TokenState
+from decentral.algorithms.token import Token
+from decentral.algorithms.tokens import TokenMethod, TokenState
 from decentral.peer import Peer
 
 
