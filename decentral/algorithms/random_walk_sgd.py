@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
+from decentral.algorithms.token import Token
 from decentral.algorithms.token_steps import MEMORIES, StepName, TokenStep
-from decentral.algorithms.tokens import Token, TokenMethod
+from decentral.algorithms.tokens import TokenMethod
 from decentral.peer import Peer
 
 
@@ -32,7 +33,7 @@ class RandomWalkSGD(TokenMethod):
     epsilon: float = 1e-8
 
     @property
-    def _vectors(self) -> int:
+    def vectors(self) -> int:
         return 1 + MEMORIES[self.step_by]
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:

@@ -20,13 +20,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from decentral.algorithms.tokens import Token, TokenMethod, TokenState
+from decentral.algorithms.token import Token
+from decentral.algorithms.tokens import TokenMethod, TokenState
 from decentral.peer import Peer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenGossip(TokenMethod):
     owns_step: ClassVar[bool] = False
+    model_walks: ClassVar[bool] = False
 
     pull: float = 0.5  # p
 

@@ -25,19 +25,17 @@ With more than one, they are independent, or those that rest at one node take th
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
-from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.errors import DecentralError
-from decentral.peer import Letter, Payload, Peer
+from decentral.algorithms.token import Token
+from decentral.peer import Payload, Peer
 from decentral.topology.chains import Chain, chain
 from decentral.topology.hops import NOWHERE
 from decentral.topology.hops import uniform as uniform_of
@@ -48,69 +46,6 @@ from decentral.topology.walks import KERNELS, Surroundings, Walk, first_node, ke
 
 TOKEN, NOTICE = range(2)
 """The kinds of letters."""
-
-
-@dataclass(slots=True)
-class Token:
-    """What walks.
-
-    Attributes:
-        number: 0..tokens-1.
-        visit: how many visits it has made, so the number of the next one.
-        generation: 0, and higher for one that took the place of a lost one.
-        came_from: the node before this one, or NOWHERE.
-        loss: the sum over this round's visits.
-        vectors: the model `(d,)`, and what else the method carries, of its shape.
-        counts: `(n,)` float64, visits up to a factor; None where the walk has no use for them.
-    """
-
-    number: int
-    visit: int
-    generation: int
-    came_from: int
-    loss: float
-    vectors: list[Tensor]
-    counts: Tensor | None
-
-    @property
-    def x(self) -> Tensor:
-        """The model `(d,)`."""
-        return self.vectors[0]
-
-    def payload(self) -> Payload:
-        """All of it, as it travels."""
-        carried = self.vectors if self.counts is None else [*self.vectors, self.counts]
-        numbers = torch.tensor([self.number, self.visit, self.generation, self.came_from, digest(carried)])
-        return (*carried, numbers, torch.tensor(self.loss, dtype=torch.float64))
-
-    @classmethod
-    def arrived(cls, letter: Letter, node: int, counted: bool) -> "Token":
-        """The token in a letter.
-
-        Raises:
-            DecentralError: it is not what was sent.
-        """
-        *tensors, numbers, loss = letter.payload
-        number, visit, generation, came_from, sent = numbers.tolist()
-        carried = [tensor.clone() for tensor in tensors]
-        if digest(carried) != sent:
-            raise DecentralError(
-                f"token {number} came damaged from node {letter.sender} to node {node} at visit {visit}: its digest is "
-                f"{digest(carried):08x}, and {sent:08x} was sent; check the memory and the network of both hosts"
-            )
-        counts = carried.pop() if counted else None
-        return cls(number, visit, generation, came_from, float(loss), carried, counts)
-
-
-def digest(tensors: Iterable[Tensor]) -> int:
-    """The CRC of some tensors' bytes; 0 in a dry run, which has no numbers."""
-    checksum = 0
-    for tensor in tensors:
-        if tensor.is_meta:
-            return 0
-        numbers: Any = tensor.detach().contiguous().view(torch.uint8).cpu().numpy()
-        checksum = crc32(numbers, checksum)
-    return checksum
 
 
 @dataclass(slots=True)
@@ -144,8 +79,8 @@ class TokenMethod(Algorithm):
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
     owns_step: ClassVar[bool] = True
-    vectors: ClassVar[int] = 1
-    """Of what shape `(d,)` a token carries how many."""
+    model_walks: ClassVar[bool] = True
+    """Whether the trained model is the tokens', so that a node's is what it has seen last."""
 
     kernel: str = "metropolis"
     alpha: float = 0.0
@@ -155,6 +90,11 @@ class TokenMethod(Algorithm):
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
     chain: Chain | None = None
+
+    @property
+    def vectors(self) -> int:
+        """How many of shape `(d,)` a token carries, the model among them."""
+        return 1
 
     @property
     def walk(self) -> Walk:
@@ -184,11 +124,7 @@ class TokenMethod(Algorithm):
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
-        return [x.clone(), *(torch.zeros_like(x) for _ in range(self._vectors - 1))]
-
-    @property
-    def _vectors(self) -> int:
-        return self.vectors
+        return [x.clone(), *(torch.zeros_like(x) for _ in range(self.vectors - 1))]
 
     def counts(self) -> Tensor | None:
         """What a token carries of its visits at its start."""
@@ -224,7 +160,7 @@ class TokenMethod(Algorithm):
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
         counts, numbers, loss = self.counts(), torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
-        carried = [x] * self._vectors + ([] if counts is None else [counts])
+        carried = [x] * self.vectors + ([] if counts is None else [counts])
         return (*carried, numbers, loss), (numbers[:3], loss)
 
     @abstractmethod
@@ -284,7 +220,7 @@ class TokenMethod(Algorithm):
         if self.meeting == "independent" or len(held) < 2:
             return
         together = [token for _, token in sorted(held.items())]
-        for part in range(self._vectors):
+        for part in range(self.vectors):
             mean = torch.stack([token.vectors[part] for token in together]).mean(0)
             for token in together:
                 token.vectors[part].copy_(mean)

@@ -26,7 +26,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from decentral.algorithms.tokens import Token, TokenMethod, TokenState
+from decentral.algorithms.token import Token
+from decentral.algorithms.tokens import TokenMethod, TokenState
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 

@@ -25,8 +25,8 @@ class TokenSection(Section):
     tokens: int = Field(1, ge=1, le=100_000)
     """How many models walk."""
     visits: int = Field(1, ge=1)
-    """Visits of each token in a round. A node waits for a round's end no longer than transport.timeout_s without a
-    message."""
+    """Visits of each token in a round. The more, the fewer messages about rounds' ends; but a node waits no longer than
+    transport.timeout_s without a message, and keeps a gradient of memory for each of its visits until its end."""
     meeting: Literal["independent", "average"] = "independent"
     """What tokens do that rest at one node between two rounds: nothing, or take their mean."""
 

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from decentral.algorithms import TOKEN_METHODS
 from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
 from decentral.measure.checkpoints import METRICS, Checkpoints
@@ -27,6 +29,7 @@ class Source:
         name: of the experiment.
         last: the latest evaluation until then.
         model: reads a node's model: parameters and buffers by the module's own names.
+        walks: whether the trained model is one that walks, and a node's what it has seen last.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Source:
     nodes: int
     last: Evaluation
     model: Callable[[int], Model]
+    walks: bool = False
 
 
 def source(run: Path, wanted: str | None) -> Source:
@@ -52,14 +56,14 @@ def source(run: Path, wanted: str | None) -> Source:
     def model(node: int) -> Model:
         return checkpoints.snapshot(manifest, node).model()
 
-    return Source(name, manifest.round, manifest.nodes, rows[-1], model)
+    return Source(name, manifest.round, manifest.nodes, rows[-1], model, _walks(manifest.experiment))
 
 
 def _finished(run: Path) -> Source:
     path = run / "config.json"
     try:
         config = json.loads(path.read_bytes())
-        name, nodes = str(config["name"]), int(config["nodes"])
+        name, nodes, walks = str(config["name"]), int(config["nodes"]), _walks(config)
         last = read_run(run / METRICS)[-1]
     except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
         raise ConfigError(f"{path}: not the record of a run ({error}); give the folder of one run") from error
@@ -73,7 +77,12 @@ def _finished(run: Path) -> Source:
                 f"{file}: cannot be read ({error}); a run leaves one for each of {nodes} nodes"
             ) from error
 
-    return Source(name, last.round, nodes, last, model)
+    return Source(name, last.round, nodes, last, model, walks)
+
+
+def _walks(experiment: Mapping[str, Any]) -> bool:
+    method = TOKEN_METHODS.get(experiment["algorithm"]["name"])
+    return method is not None and method.model_walks
 
 
 def exported(source: Source, which: str) -> tuple[Model, Mapping[str, str]]:
@@ -85,8 +94,14 @@ def exported(source: Source, which: str) -> tuple[Model, Mapping[str, str]]:
             evaluation, or of lowest own test loss where there are no classes; of equals the first.
 
     Raises:
-        ConfigError: another word, no such node, or a model file is missing.
+        ConfigError: another word, no such node, a model file is missing, or the average of models that only tokens
+            have.
     """
+    if which == "average" and source.walks:
+        raise ConfigError(
+            "--model average: this run's model walks, and each node has kept what it saw last, so their mean is of "
+            f"different ages; take --model best, or node=0 to node={source.nodes - 1}"
+        )
     node = None if which == "average" else _node(source, which)
     model = average(source) if node is None else source.model(node)
     about = {"experiment": source.name, "round": str(source.round), "model": which, "nodes": str(source.nodes)}

@@ -1,5 +1,6 @@
 """Links and drivers that note on a timeline what they do; what they do is what the wrapped ones do."""
 
+from collections import Counter
 from collections.abc import Generator, Mapping
 from functools import partial
 from time import perf_counter_ns
@@ -7,10 +8,10 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Post, Ticket
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Post, Receive, Send, Ticket
 from decentral.timeline import Category, Span, Timeline
 from decentral.transport.driver import Driver, Step
-from decentral.transport.frames import Stamp
+from decentral.transport.frames import HEADER_BYTES, Stamp, payload_bytes
 from decentral.transport.links import Finish, Link, Wait
 from decentral.transport.wiring import Wires
 
@@ -87,9 +88,12 @@ class TracedDriver(Driver):
         self.bytes_sent = driver.bytes_sent
         self._driver, self._timeline = driver, timeline
         self._under_way: dict[Ticket, Span] = {}
+        self._letters: Counter[tuple[Category, int]] = Counter()  # of this round, sent to a neighbor or come from it
+        self._letter_bytes: Counter[int] = Counter()  # to each neighbor so far
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         self._timeline.begin_round(round)
+        self._letters.clear()
         began = perf_counter_ns()
         try:
             return self._driver.advance({self._node: self._watched(steps[self._node])}, round)
@@ -117,7 +121,10 @@ class TracedDriver(Driver):
                 self._own(resumed, began, first, has_received, sends or isinstance(asked, Gather))
                 first = len(timeline.current)
                 answer = yield asked
-                self._answered(asked, answer, began, first, exchanges)
+                if isinstance(asked, Send | Receive):
+                    self._passed(asked, answer, began)
+                else:
+                    self._answered(asked, answer, began, first, exchanges)
                 exchanges += sends
                 has_received = isinstance(asked, Exchange | Collect | Gather)
         finally:
@@ -157,6 +164,17 @@ class TracedDriver(Driver):
                 timeline.put(exchange)
         elif isinstance(asked, Collect):
             timeline.put(self._under_way.pop(asked.ticket)._replace(ended_ns=links[-1].ended_ns))
+
+    def _passed(self, asked: Send | Receive, answer: Any, began: int) -> None:
+        """Note a letter; both ends number those of a round alike."""
+        category: Category = "send" if isinstance(asked, Send) else "wait"
+        neighbor: int = asked.to if isinstance(asked, Send) else answer.sender
+        if isinstance(asked, Send):
+            self._letter_bytes[neighbor] += HEADER_BYTES + payload_bytes(asked.payload)
+        total_bytes = self._letter_bytes[neighbor] if isinstance(asked, Send) else 0
+        place = neighbor, self._letters[category, neighbor]
+        self._letters[category, neighbor] += 1
+        self._timeline.put(Span(category, self._timeline.round, began, perf_counter_ns(), *place, total_bytes))
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
         return self._driver.mean(vectors)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Command
 from tests.cli.test_processes import finished, ranks, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -40,17 +41,16 @@ def left_by(run: Path) -> tuple[list[bytes], list[int], float]:
     return models, last["bytes_sent"], last["accuracy"]
 
 
-def test_a_token_on_processes_gives_the_models_of_the_simulator_and_resumes(walking: Path) -> None:
+def test_a_token_on_processes_gives_the_models_of_the_simulator_and_resumes(walking: Path, decentral: Command) -> None:
     """The whole run on processes, simulated, and half of it on processes and the other half simulated: the same."""
-    folder, found = walking.parent, []
-    for run, how in {
-        "real": ["train", walking.name, "--nproc", "4", "--out", "real"],
-        "simulated": ["simulate", walking.name, "--out", "simulated"],
-        "real ": ["simulate", walking.name, "--resume", "real", "--from", "round-3"],
-    }.items():
-        code, _, err = finished(folder, *how)
-        assert code == 0, err
-        found.append(left_by(folder / run.strip()))
+    folder = walking.parent
+    code, _, err = finished(folder, "train", walking.name, "--nproc", "4", "--out", "real")
+    assert code == 0, err
+    found = [left_by(folder / "real")]
+    for words in (["--out", "simulated"], ["--resume", "real", "--from", "round-3"]):
+        simulated = decentral("simulate", walking.name, *words)
+        assert simulated.code == 0, simulated.err
+        found.append(left_by(folder / words[1]))
     assert found[0] == found[1] == found[2]
     assert found[0][2] > 0.6
 

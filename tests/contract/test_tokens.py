@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms import TOKEN_METHODS
-from decentral.algorithms.tokens import TOKEN, Token, TokenMethod
+from decentral.algorithms.token import Token
+from decentral.algorithms.tokens import TOKEN, TokenMethod
 from decentral.errors import DecentralError, MissingEnvironmentError
 from decentral.peer import Effect, Gradient, Letter, Peer, Send
 from decentral.topology.chains import Chain

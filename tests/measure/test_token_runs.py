@@ -5,13 +5,17 @@ from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 
 from decentral.algorithms.tokens import TokenState
 from decentral.errors import ConfigError
+from decentral.loading import load
 from decentral.measure.comparison import Evaluation
 from decentral.measure.cost import Machine, Setting
+from decentral.measure.export import exported, source
 from decentral.measure.plan import bytes_per_round, predicted
-from decentral.measure.run import Prepared, simulate
+from decentral.measure.run import Prepared, own_method, simulate
+from decentral.measure.speedup import simulate_alone
 from decentral.training.objective import flat
 from decentral.wrapping.settings import algorithm_named
 from tests.contract.runs import sgd
@@ -127,3 +131,19 @@ def test_labels_say_how_many_walk_and_how(tmp_path: Path) -> None:
 def test_a_training_loop_of_one_s_own_has_no_walking_model() -> None:
     with pytest.raises(ConfigError, match="algorithm 'walkman' moves the model from node to node"):
         algorithm_named("walkman", sgd(0.1))
+
+
+@pytest.mark.parametrize(("name", "refused"), [("mcgd", True), ("token-gossip", False)])
+def test_what_nodes_saw_last_is_not_averaged_for_export(name: str, refused: bool, tmp_path: Path) -> None:
+    tree = {**DIGITS, **WALK, "rounds": 1, "algorithm": name}
+    (tmp_path / "walk.yaml").write_text(yaml.safe_dump(tree))
+    experiment, run = load(tmp_path / "walk.yaml").experiment, tmp_path / "run"
+    simulate_alone(own_method(experiment), experiment, run, "", lambda *_: None)
+    if refused:
+        with pytest.raises(ConfigError, match="--model average: this run's model walks"):
+            exported(source(run, None), "average")
+    else:
+        exported(source(run, None), "average")
+    model, about = exported(source(run, None), "best")
+    assert model
+    assert about["model"] == "best"

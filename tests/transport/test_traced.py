@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Exchange, Gradient, LossAndGradient, Messages, Payload, Post
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Exchange,
+    Gradient,
+    LossAndGradient,
+    Messages,
+    Payload,
+    Post,
+    Receive,
+    Send,
+)
 from decentral.timeline import Span, Timeline
 from decentral.topology.topology import Topology
 from decentral.transport.driver import Driver
@@ -85,6 +96,35 @@ def test_what_is_heard_is_the_same_and_each_message_is_noted_once(wire: str) -> 
         waits.update((s.neighbor, node, s.round, s.sequence) for s in spans if s.category == "wait")
     assert sends == waits
     assert set(sends.values()) == {1}
+
+
+@pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
+def test_a_letter_s_send_finds_its_wait(wire: str) -> None:
+    kinds = ((torch.zeros(2),), (torch.zeros((), dtype=torch.int64),))
+
+    async def step(node: int) -> Tensor:
+        for neighbor in PATH.neighbors(node):
+            for kind in kinds:
+                await Send(neighbor, kind, kinds)
+        for _ in range(2 * len(PATH.neighbors(node))):
+            await Receive(kinds)
+        return torch.zeros(())
+
+    def work(world: World) -> tuple[list[Span], int]:
+        timeline = Timeline(world.rank)
+        driver = TracedDriver(world.driver(PATH, gradient, run=1, epoch=0, timeline=timeline), timeline)
+        for round in range(ROUNDS):
+            driver.advance({world.rank: step(world.rank)}, round)
+        driver.close()
+        return list(timeline.spans()), driver.bytes_sent[world.rank]
+
+    sends, waits = Counter[Any](), Counter[Any]()
+    for node, (spans, sent) in enumerate(on_ranks(NODES, work, wire=wire)):
+        sends.update((node, s.neighbor, s.round, s.sequence) for s in spans if s.category == "send")
+        waits.update((s.neighbor, node, s.round, s.sequence) for s in spans if s.category == "wait")
+        assert sum({s.neighbor: s.total_bytes for s in spans if s.category == "send"}.values()) == sent
+    assert sends == waits
+    assert len(sends) == 2 * 2 * 2 * ROUNDS
 
 
 def round_bytes(numbers: int) -> int:
