@@ -9,12 +9,19 @@ from decentral.config import (
     DSGD,
     Algorithm,
     Choco,
+    DiLoCo,
     Experiment,
+    FedAvg,
+    GASLoC,
     Hierarchical,
     Method,
+    NoLoCo,
     Optimizer,
     PowerGossip,
     Section,
+    SparseLoCo,
+    Sparta,
+    TokenSection,
     Topology,
 )
 
@@ -75,18 +82,27 @@ def _described(method: ResolvedMethod) -> str:
     words: list[str] = [method.algorithm.name]
     if isinstance(method.algorithm, Hierarchical):
         words += [str(method.algorithm.group), method.algorithm.between]
-    if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | Sparta):
         words.append(_ORDERS[method.algorithm.order])
     if not method.algorithm.centralized:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
-    if isinstance(method.algorithm, DSGD | Choco | Hierarchical):
+    if isinstance(method.algorithm, DSGD | Choco | Hierarchical | GASLoC | NoLoCo | SparseLoCo | DiLoCo | FedAvg):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)
     if isinstance(method.algorithm, PowerGossip):
         given = method.algorithm.model_dump(include={"rank", "iterations"}, exclude_defaults=True)
         words += [f"{key}={value}" for key, value in given.items()]
+    if isinstance(method.algorithm, TokenSection):
+        words += walk_words(method.algorithm)
     return " ".join(filter(None, words))
+
+
+def walk_words(section: TokenSection) -> list[str]:
+    """`srrw alpha=5 tokens=3`: how many models walk, and how."""
+    words: list[str] = [section.kernel]
+    words += [f"alpha={section.alpha:g}"] if section.alpha else []
+    return words + ([f"tokens={section.tokens}"] if section.tokens > 1 else [])
 
 
 def compression_words(compression: Section) -> list[str]:

@@ -5,8 +5,9 @@ to the world outside its node is to `await` one of the effects below, most reada
 vocabulary is closed: a driver answers from this list and refuses by name what it cannot answer, so one algorithm text
 runs on all that can.
 
-Answers (gradients, received payloads) live until the step ends: clone what State keeps. What was received must not be
-written to: on one host it is the neighbor's own memory. What is posted must not change before it is collected.
+Answers (gradients, received payloads) live until the step ends, those of a letter until the next one: clone what State
+keeps. What was received must not be written to: on one host it is the neighbor's own memory. What is posted must not
+change before it is collected.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -47,7 +48,8 @@ class Ticket(NamedTuple):
 
 class Letter(NamedTuple):
     sender: int
-    payload: Payload
+    kind: int  # which of the kinds that the receiver named
+    payload: Payload  # lives until the node's next Receive
 
 
 class Arrival(NamedTuple):
@@ -123,15 +125,22 @@ class Mix(Effect[None]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Send(Effect[None]):
-    """Send one letter to one neighbor: tokens."""
+    """Send one letter to one neighbor and go on: tokens. The payload may change as soon as this is answered."""
 
     to: int
     payload: Payload
+    kinds: tuple[Payload, ...]  # the shapes and dtypes of all letters of the run, the payload's among them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Receive(Effect[Letter]):
-    """Wait for one letter from any neighbor."""
+    """Wait for one letter from any neighbor, sent in this round or an earlier one.
+
+    Of one neighbor they come in the order in which it sent them; of several, in any. A method whose nodes send letters
+    does not exchange.
+    """
+
+    kinds: tuple[Payload, ...]  # as of Send
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,6 +276,14 @@ class Peer:
     async def gather(self, payload: Payload) -> Mapping[int, Payload]:
         """All nodes' payloads, by node in ascending order, for centralized methods that compress."""
         return await Gather(payload)
+
+    async def send(self, to: int, payload: Payload, kinds: tuple[Payload, ...]) -> None:
+        """Send a letter of one of `kinds` to a neighbor, without waiting until it is there."""
+        await Send(to, payload, kinds)
+
+    async def receive(self, kinds: tuple[Payload, ...]) -> Letter:
+        """The next letter that a neighbor sends to this node."""
+        return await Receive(kinds)
 
     async def mix(self, x: Tensor, turn: int | None = None) -> Tensor:
         """One gossip step: `sum_j w_ij x_j`, as a new tensor `(d,)`."""

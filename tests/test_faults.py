@@ -3,13 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from decentral.algorithms import ALGORITHMS
+from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
 from decentral.config import CNN, MLP, MNIST, Digits, Experiment, Linear, Method, Optimizer, OwnCode, Section, Topology
 from decentral.document import Document
 from decentral.faults import faults_in, refusal
 from decentral.strict_yaml import parsed
 
 NEEDED = {"nodes": 8, "rounds": 9, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
+METHODS = ", ".join(sorted([*ALGORITHMS, "ddp"]))
 DATA = "one of digits, mnist, cifar10, quadratics, pydoc-topics, or module:function"
 
 
@@ -63,7 +64,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
     assert told(text) == f"ring.yaml:{expected}"
 
 
-METHODS = ", ".join(sorted([*ALGORITHMS, "ddp"]))
+METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, "ddp"]))
 
 
 @pytest.mark.parametrize(

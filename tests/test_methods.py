@@ -57,6 +57,7 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"label": "dsgd ring", "topology": "torus"}], ["dsgd ring 2", "dsgd ring"]),
         ([{"algorithm": "ddp", "topology": "torus"}], ["dsgd ring", "ddp"]),
         ([{"algorithm": HIERARCHICAL}], ["dsgd ring", "hierarchical 4 slices awc ring tau=2"]),
+        ([{"algorithm": "lead"}], ["dsgd ring", "lead ring qsgd norm=inf block=512"]),
         (
             [{"algorithm": "ef14"}, {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "k": 9}}}],
             ["dsgd ring", "ef14 top-k", "ef14 random-k k=9"],

@@ -9,6 +9,7 @@ from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.deepsqueeze import DeepSqueeze
 from decentral.algorithms.diana import DIANA
+from decentral.algorithms.diloco import DiLoCo
 from decentral.algorithms.dqsgd import DQSGD
 from decentral.algorithms.dsgd import DSGD
 from decentral.algorithms.ec_sgd_diana import ECSGDDIANA
@@ -17,19 +18,30 @@ from decentral.algorithms.econtrol import EControl
 from decentral.algorithms.ef14 import EF14
 from decentral.algorithms.ef21 import EF21
 from decentral.algorithms.ef21_sgdm import EF21SGDM
+from decentral.algorithms.epidemic import EpidemicLearning
 from decentral.algorithms.exact_diffusion import ExactDiffusion
+from decentral.algorithms.fedavg import FedAvg
+from decentral.algorithms.gasloc import GASLoC
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.lead import LEAD
 from decentral.algorithms.momentum_tracking import MomentumTracking
 from decentral.algorithms.motef import MoTEF
+from decentral.algorithms.noloco import NoLoCo
 from decentral.algorithms.power_gossip import PowerGossip
 from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
+from decentral.algorithms.random_walk_sgd import RandomWalkSGD
 from decentral.algorithms.relay_sgd import RelaySGD
+from decentral.algorithms.sa_srrw import SASRRW
 from decentral.algorithms.slowmo import SlowMo
+from decentral.algorithms.sparseloco import SparseLoCo
+from decentral.algorithms.sparta import Sparta
 from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
+from decentral.algorithms.token_gossip import TokenGossip
+from decentral.algorithms.tokens import TokenMethod
+from decentral.algorithms.walkman import Walkman
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
@@ -53,6 +65,13 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "gut": GlobalUpdateTracking,
     "sgp": StochasticGradientPush,
     "relay-sgd": RelaySGD,
+    "gasloc": GASLoC,
+    "noloco": NoLoCo,
+    "sparseloco": SparseLoCo,
+    "sparta": Sparta,
+    "epidemic": EpidemicLearning,
+    "diloco": DiLoCo,
+    "fedavg": FedAvg,
     "allreduce": AllReduceSGD,
     "ef14": EF14,
     "ef21": EF21,
@@ -62,3 +81,11 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "diana": DIANA,
     "ec-sgd-diana": ECSGDDIANA,
 }
+
+TOKEN_METHODS: dict[str, type[TokenMethod]] = {
+    "mcgd": RandomWalkSGD,
+    "sa-srrw": SASRRW,
+    "walkman": Walkman,
+    "token-gossip": TokenGossip,
+}
+"""The methods whose models walk, which have a battery of their own."""

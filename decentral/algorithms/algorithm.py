@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class Algorithm(ABC):
 
     local: Local
 
+    @property
+    def starts_alike(self) -> bool:
+        """Whether all nodes must begin with the same model, else what it keeps of neighbors is wrong for ever."""
+        return False
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         """The graph as this method uses it, and what of that the user must be told; empty where it is as given.
 
@@ -43,6 +48,18 @@ class Algorithm(ABC):
             ConfigError: the method does not work on it, although its matrices are what `mixing` says.
         """
         return graph, ""
+
+    def on(self, graph: Topology) -> Self:  # noqa: ARG002  most know no more of it than their peer tells them
+        """The method made ready for a graph that suits it.
+
+        Raises:
+            ConfigError: its options do not fit the graph.
+        """
+        return self
+
+    def share(self, state: Any, peer: Peer) -> Tensor | None:  # noqa: ARG002
+        """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
+        return None
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""

@@ -53,6 +53,10 @@ class BEER(Algorithm):
     compression: Named
     consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before the first round
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "BEER")
         return graph, ""

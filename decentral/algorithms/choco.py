@@ -51,6 +51,10 @@ class Choco(Algorithm):
     every: int = 1  # tau
     start: Literal["model", "zero"] = "model"  # of the copies
 
+    @property
+    def starts_alike(self) -> bool:
+        return self.start == "model"
+
     def init(self, x: Tensor, peer: Peer) -> ChocoState:
         compressor = contractive(self.compression, x, peer)
         kind = PublicCopy if peer.static else EdgeCopies

@@ -37,6 +37,10 @@ class DCDState(State):
 class DCD(Algorithm):
     compression: Named
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "DCD-PSGD")
         return graph, ""

@@ -41,6 +41,10 @@ class ECDState(State):
 class ECD(Algorithm):
     compression: Named
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "ECD-PSGD")
         return graph, ""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from decentral.errors import ConfigError
 from decentral.peer import Layout
 
 
@@ -62,7 +63,14 @@ class LocalOptimizer:
     def bind(self, x: Tensor, layout: Layout) -> "BoundOptimizer":
         """The optimizer of one node, its parameters views of `x: (d,)` at the layout's blocks."""
         parameters = [torch.nn.Parameter(block.of(x)) for block in layout]
-        return BoundOptimizer(self.factory(parameters, **self.options), self, x, parameters, layout)
+        try:
+            optimizer = self.factory(parameters, **self.options)
+        except ValueError as error:  # such as Muon's, which takes matrices alone
+            raise ConfigError(
+                f"the local optimizer refuses the model's parameters: {error}; take another, or for Muon with AdamW "
+                "beside it optimizer.name: decentral.training.muon.Muon"
+            ) from error
+        return BoundOptimizer(optimizer, self, x, parameters, layout)
 
     def begin_round(self, optimizer: torch.optim.Optimizer, round: int) -> None:
         """Give an optimizer that was made by this one the learning rate of a round."""
@@ -71,7 +79,7 @@ class LocalOptimizer:
                 group["lr"] = self.options["lr"] * self.factor(round)
 
     def beyond_sgd(self) -> str:
-        return beyond_sgd(self.factory([torch.nn.Parameter(torch.zeros(1))], **self.options))
+        return beyond_sgd(self.factory([torch.nn.Parameter(torch.zeros(1, 1))], **self.options))
 
 
 @dataclass(slots=True)

@@ -44,6 +44,10 @@ class MoTEF(Algorithm):
     consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before the first round
     momentum_step: float = 0.1  # lambda
 
+    @property
+    def starts_alike(self) -> bool:
+        return True
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "MoTEF")
         return graph, ""

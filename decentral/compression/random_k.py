@@ -70,9 +70,14 @@ class Random(Choice):
         return self._drawn(stream)
 
     def _drawn(self, stream: int) -> Array:
-        indices = np.empty(self.k, np.uint32)
-        _draw(indices, self.space.size, *halves(stream))
-        return indices
+        return random_places(self.space.size, self.k, stream)
+
+
+def random_places(size: int, k: int, stream: int) -> Array:
+    """k numbers below `size`, `(k,)` uint32, no two the same, each with probability k / size, by a stream's 64 bits."""
+    indices = np.empty(k, np.uint32)
+    _draw(indices, size, *halves(stream))
+    return indices
 
 
 def required_stream(found: int, key: Key) -> None:

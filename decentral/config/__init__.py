@@ -46,9 +46,11 @@ from decentral.config.data import (
     Shards,
     Shift,
 )
-from decentral.config.experiment import Checkpoint, Experiment, Method, Transport
+from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -73,20 +75,26 @@ __all__ = [
     "MLP",
     "MNIST",
     "OWN",
+    "SASRRW",
     "AffineShift",
     "Algorithm",
     "AllReduceSGD",
     "Checkpoint",
     "Choco",
+    "Clock",
     "Compression",
     "Data",
     "DecentLaM",
     "DeepSqueeze",
+    "DiLoCo",
     "Digits",
     "Dirichlet",
     "EControl",
+    "EpidemicLearning",
     "ExactDiffusion",
     "Experiment",
+    "FedAvg",
+    "GASLoC",
     "GlobalUpdateTracking",
     "GradientTracking",
     "GroupedDirichlet",
@@ -102,6 +110,7 @@ __all__ = [
     "MomentumTracking",
     "Named",
     "Natural",
+    "NoLoCo",
     "OpenSection",
     "Optimizer",
     "OwnCode",
@@ -114,14 +123,20 @@ __all__ = [
     "QuasiGlobalAdam",
     "QuasiGlobalMomentum",
     "RandomMatchings",
+    "RandomWalkSGD",
     "RelaySGD",
     "Schedule",
     "Section",
     "Shards",
     "Shift",
     "SlowMo",
+    "SparseLoCo",
+    "Sparta",
     "Static",
     "StochasticGradientPush",
+    "TokenGossip",
+    "TokenSection",
     "Topology",
     "Transport",
+    "Walkman",
 ]

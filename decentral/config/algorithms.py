@@ -18,9 +18,11 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
+from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 from decentral.config.sums import RelaySGD, StochasticGradientPush
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, Walkman
 
 
 class Optimizer(OpenSection):
@@ -101,6 +103,17 @@ Algorithm = Annotated[
     | Annotated[GlobalUpdateTracking, Tag("gut")]
     | Annotated[StochasticGradientPush, Tag("sgp")]
     | Annotated[RelaySGD, Tag("relay-sgd")]
+    | Annotated[GASLoC, Tag("gasloc")]
+    | Annotated[NoLoCo, Tag("noloco")]
+    | Annotated[SparseLoCo, Tag("sparseloco")]
+    | Annotated[Sparta, Tag("sparta")]
+    | Annotated[EpidemicLearning, Tag("epidemic")]
+    | Annotated[DiLoCo, Tag("diloco")]
+    | Annotated[FedAvg, Tag("fedavg")]
+    | Annotated[RandomWalkSGD, Tag("mcgd")]
+    | Annotated[SASRRW, Tag("sa-srrw")]
+    | Annotated[Walkman, Tag("walkman")]
+    | Annotated[TokenGossip, Tag("token-gossip")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

@@ -29,20 +29,19 @@ class Choco(Section):
 
 
 class LEAD(Section):
-    """LEAD (Liu et al. 2021): primal-dual, exact with unequal data, over unbiased compression such as 2 bits a number.
+    """LEAD (Liu et al. 2021): primal-dual, exact with unequal data, over unbiased compression such as 4 bits a number.
 
     It takes the learning rate and the weight decay of the experiment's `optimizer:` section.
     """
 
     centralized: ClassVar[bool] = False
     name: Literal["lead"]
-    compression: Compression = QSGD(name="qsgd", bits=2, norm="inf", block=512)
+    compression: Compression = QSGD(name="qsgd", bits=4, norm="inf", block=512)
     """What is sent of the difference between a model and its public copy; any unbiased compressor."""
     consensus_step: float = Field(1.0, gt=0, le=1)
-    """gamma: how far the correction goes to what neighbors' copies say."""
-    copy_step: float = Field(0.25, gt=0, le=1)
-    """alpha: how far a public copy goes to what was sent; the larger the compressor's variance, the smaller it must be.
-    The paper's 0.5 is for five values a number, 2 bits and a sign; 2 bits with the sign are three values."""
+    """gamma: how far the correction goes to what neighbors' copies say; with 2 bits a number take 0.2."""
+    copy_step: float = Field(0.5, gt=0, le=1)
+    """alpha: how far a public copy goes to what was sent; with 2 bits a number take 0.1."""
 
 
 class BEER(Section):

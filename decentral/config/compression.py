@@ -49,7 +49,7 @@ class QSGD(Section):
     bits: Literal[2, 4, 8] = 4
     """Of each number, its sign among them."""
     norm: Literal["l2", "inf"] = "l2"
-    """The 2-norm, as QSGD has it, or the largest magnitude, as LEAD has it (with 2 bits and blocks of 512)."""
+    """The 2-norm, as QSGD has it, or the largest magnitude, as LEAD has it (with blocks of 512)."""
     block: int = Field(0, ge=0, le=2**31 - 4, multiple_of=4)
     """Numbers that have a norm of their own; 0 for the whole vector."""
     unbiased: bool = True

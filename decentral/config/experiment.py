@@ -24,6 +24,30 @@ class Transport(Section):
     """Network interface for gloo to listen on, such as eth0; its own choice unless given."""
 
 
+class LinkTime(Section):
+    """What a message takes on one link, in either direction, where it is another than on the rest."""
+
+    between: tuple[int, int]
+    """The two nodes."""
+    latency_s: float = Field(0.0, ge=0)
+    """Seconds, one way."""
+    rate_bit_s: float | None = Field(None, gt=0)
+    """Bits a second; no limit unless given."""
+
+
+class Clock(Section):
+    """Virtual time of `simulate` and of simulated comparisons: what takes how long. All else takes none."""
+
+    gradient_s: float | list[float] = Field(0.01)
+    """Seconds of one gradient; a list has one number for each node."""
+    latency_s: float = Field(0.001, ge=0)
+    """Of a message on any link, one way."""
+    rate_bit_s: float | None = Field(1e9, gt=0)
+    """Of each link in each direction, bits a second; null for no limit."""
+    links: list[LinkTime] = Field([])
+    """Links that differ."""
+
+
 class Checkpoint(Section):
     """Checkpoints of `train` and `simulate`, from which --resume goes on; `speedup` and DDP write none."""
 
@@ -89,6 +113,8 @@ class Experiment(Section):
     )
     """Centralized methods that `speedup` compares with."""
     transport: Annotated[Transport, Named] = Transport()
+    clock: Clock | None = None
+    """Virtual time in the simulators, which have none unless this is given; real processes have the wall's."""
     checkpoint: Checkpoint = Checkpoint()
     """When a run is checkpointed, and how many checkpoints are kept."""
     _folder: Path = PrivateAttr(default=Path())

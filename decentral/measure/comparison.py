@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 DOCUMENT = "comparison.json"
 """The document's file in a run folder."""
 
-Clock = Literal["wall", "none"]
+Clock = Literal["wall", "virtual", "none"]
 
 
 class Document(BaseModel):

@@ -11,11 +11,11 @@ machine's memory rate and l its rate of copying through a socket:
     gather         n-1 hops, wire c = max(S / B, S / l) and latency max(h a - c / 2, 0) each,
                    mixing ((2 + 4 n) S + 2 M) / m
 
-gloo's rendezvous makes a hop of its all-reduce take h one-way latencies, behind which half of the next piece is sent;
-its gather is taken to be like that. What an exchange hides is what it has in common with the gradients between its
-beginning and its end; where ranks share cores that are all busy, copying takes its time from the computation and hides
-nothing. Neighbors who share memory have no wire between them. Not counted: lost packets, jitter, the waits of ranks for
-each other, compressing, and the slow start of a TCP connection that was idle for longer than its timeout, at least
+gloo's rendezvous makes a hop of its all-reduce or its gather take h one-way latencies, behind which half of the next
+piece is sent. What an exchange hides is what it has in common with the gradients between its beginning and its end;
+where ranks share cores that are all busy, copying takes its time from the computation and hides nothing. Neighbors who
+share memory have no wire between them. Not counted: lost packets, jitter, the waits of ranks for each other, making and
+reading compressed messages, and the slow start of a TCP connection that was idle for longer than its timeout, at least
 0.2 s.
 """
 
@@ -32,7 +32,9 @@ CARRIED_SHARE = 0.9
 """Of a link's rate for data: what was carried below that was limited by something else."""
 
 ALL_REDUCE_LATENCIES = 2.9
-"""One-way latencies that a hop of gloo's all-reduce takes, two of them for its rendezvous: measured, 4 kB at 10 ms."""
+"""One-way latencies that a hop of gloo's all-reduce takes, two of them for its rendezvous: measured, 4 kB at 10 ms.
+
+In whole steps of four hosts at 10 ms a hop took 2.2 of an all-reduce of 19 kB, and 2.4 of a gather of 0.3 kB."""
 
 BUCKETS_AT_ONCE = 2
 """All-reduces that torch's gloo groups perform at a time, each in a thread."""

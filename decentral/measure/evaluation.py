@@ -61,9 +61,20 @@ class Evaluator:
         self._gradients = "gradients" in diagnostics
         self._edges = edges_of(topology) if "edges" in diagnostics else None
 
-    def __call__(self, round: int, seconds: float, models: Mapping[int, Tensor], losses: Mapping[int, Tensor]) -> None:
-        """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training."""
-        average = self._driver.mean(models)
+    def __call__(
+        self,
+        round: int,
+        seconds: float,
+        models: Mapping[int, Tensor],
+        losses: Mapping[int, Tensor],
+        shares: Mapping[int, Tensor] | None = None,
+    ) -> None:
+        """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
+
+        Args:
+            shares: what each hosted node adds to the averaged model; its own model unless given.
+        """
+        average = self._driver.mean(shares or models)
         began = perf_counter()
         whole = None
         if 0 in models or self._predictions:

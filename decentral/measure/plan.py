@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 import torch
 
 from decentral.algorithms.local import LocalOptimizer
+from decentral.measure import itinerary
 from decentral.measure.cost import Prediction, Setting, predict, predict_ddp
 from decentral.measure.run import DRY_ROUNDS, Prepared
 from decentral.transport.driver import all_reduce_bytes
@@ -17,6 +18,8 @@ def bytes_per_round(prepared: Prepared, node: int) -> float:
     """Bytes that a node sends in a round, headers included: the mean over a dry run of up to 2000 rounds."""
     if prepared.algorithm is None:
         return float(all_reduce_bytes(prepared.meta(), prepared.nodes))
+    if itinerary.walks(prepared):
+        return itinerary.bytes_per_round(prepared)[node]
     return prepared.dry_run(node).bytes_sent / min(prepared.pace.rounds, DRY_ROUNDS)
 
 
@@ -25,6 +28,8 @@ def predicted(prepared: Prepared, setting: Setting) -> Prediction:
     if prepared.algorithm is None:
         size = prepared.task.dtype.itemsize
         return predict_ddp([torch.Size(block.shape).numel() * size for block in prepared.task.layout], setting)
+    if itinerary.walks(prepared):
+        return predict([itinerary.itinerary(prepared)], setting)
     watched = range(prepared.nodes) if prepared.nodes <= WATCHED else [prepared.busiest]
     return predict((prepared.dry_run(node).rounds for node in watched), setting)
 

@@ -166,7 +166,7 @@ def _target(comparison: Comparison) -> str:
 
 
 def _cost(method: MethodResult, comparison: Comparison) -> str:
-    timed = comparison.clock == "wall"
+    timed = comparison.clock != "none"
     seconds, rounds = method.seconds_to_target, method.rounds_to_target
     text = tables.said(tables.in_seconds, seconds) if timed else f"{tables.said(tables.in_rounds, rounds)} rounds"
     return text + (f" ({failed})" if (failed := tables.failed(method)) else "")
@@ -226,7 +226,7 @@ def _curves(comparison: Comparison, series: list[Series]) -> list[dict[str, str]
     pairs = [("rounds", score), ("bytes", score), ("seconds", score), ("rounds", "consensus")]
     found = []
     for x, y in pairs:
-        if x == "seconds" and comparison.clock != "wall":
+        if x == "seconds" and comparison.clock == "none":
             continue
         title = f"{TITLES[y].capitalize()} against {TITLES[x].format(unit='bytes')}"
         label = f"{title}; one line per method: {', '.join(one.name for one in series)}"

@@ -114,7 +114,7 @@ def resumed(
         (plan.run / DOCUMENT).unlink(missing_ok=True)
         describe_run(plan.run, experiment, ready.method, ready.task.seed, ready.topology)
         _note(plan.run, manifest.round, command)
-    clock: Clock = "none" if "none" in (manifest.clock, plan.manifest.clock) else "wall"
+    clock: Clock = manifest.clock if manifest.clock == plan.manifest.clock else "none"
     return Keeping(
         plan.run,
         plan.section,

@@ -11,19 +11,28 @@ from torch import Tensor, nn
 
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import LocalOptimizer
+from decentral.algorithms.tokens import TokenMethod
 from decentral.compression import Space
-from decentral.config import Experiment, OwnCode
+from decentral.config import Clock, Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
+from decentral.measure.virtual import simulator, virtual_time
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.timeline import Timeline
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import algorithm_of, between_nodes, refuse_ignored, refuse_unused_weights, vertices
+from decentral.training.algorithm import (
+    algorithm_of,
+    between_nodes,
+    on_graph,
+    refuse_ignored,
+    refuse_unused_weights,
+    vertices,
+)
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.ddp import train_ddp
 from decentral.training.loop import Measure, Pace, train
@@ -33,7 +42,6 @@ from decentral.training.task import Task, task
 from decentral.training.traced import TracedGradient, traced_ddp, traced_local
 from decentral.transport.driver import Driver, GradientAt, all_reduce_bytes
 from decentral.transport.dry import DryNode
-from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.rank import RankDriver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
@@ -55,6 +63,7 @@ class Prepared:
     nodes: int
     groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
     diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
+    clock: Clock | None = None  # of simulated runs
 
     @property
     def graph(self) -> Topology | None:
@@ -125,12 +134,15 @@ def prepare(
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     groups, topology = _graphs(experiment, method, algorithm)
+    algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every)
     shared = shared or task(experiment, seed)
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
-    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics)
+    if (clock := experiment.clock) is not None:
+        virtual_time(clock, experiment.nodes)
+    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics, clock)
     if algorithm is not None and not isinstance(method.algorithm, OwnCode):  # which may need numbers
         algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
     return ready
@@ -171,7 +183,7 @@ def refuse_ddp(prepared: Prepared) -> None:
 
 
 def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
-    """Run in the lockstep simulator; the trained module of each node.
+    """Run in the lockstep simulator, or the clock's; the trained module of each node.
 
     Args:
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
@@ -183,7 +195,8 @@ def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = Non
     """
     refuse_ddp(prepared)
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
-    driver = LockstepDriver([objective.gradient for objective in objectives.values()])
+    assert prepared.algorithm is not None
+    driver = simulator([each.gradient for each in objectives.values()], prepared.algorithm, prepared.clock)
     return _trained(prepared, driver, objectives, observe, keeping)
 
 
@@ -267,8 +280,8 @@ def driver_of(
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:
-    """Bytes of the largest message that a node will send; 0 if there is none, or that cannot be known."""
-    if prepared.topology is None or prepared.algorithm is None:
+    """Bytes of the largest message that a node will exchange; 0 if there is none, or that cannot be known."""
+    if prepared.topology is None or prepared.algorithm is None or isinstance(prepared.algorithm, TokenMethod):
         return 0
     try:
         return prepared.dry_run(node).largest_frame

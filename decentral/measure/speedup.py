@@ -24,6 +24,7 @@ from decentral.measure.resume import Origin, checked, keeping, resumed
 from decentral.measure.run import Prepared, digest, own_method, prepare_all, refuse_ddp, run_on, simulate
 from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
+from decentral.measure.virtual import clock_of
 from decentral.methods import ResolvedMethod, methods
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.transport.world import World
@@ -76,8 +77,8 @@ def compare_simulated(experiment: Experiment, folder: Path, command: str, progre
         ConfigError: bad input, found before the first run of its seed.
     """
     candidates = simulated(methods(experiment))
-    steps = kept_in(folder)
-    return _compared(experiment, candidates, _simulating, folder, command, "none", progress, rank=0, steps=steps)
+    steps, clock = kept_in(folder), clock_of(experiment)
+    return _compared(experiment, candidates, _simulating, folder, command, clock, progress, rank=0, steps=steps)
 
 
 def simulated(candidates: Sequence[ResolvedMethod]) -> list[ResolvedMethod]:
@@ -175,12 +176,12 @@ def simulate_alone(
         PreemptedError: SIGTERM ended the run.
     """
     refuse_ddp(ready)
-    plan = keeping(folder, experiment, ready, "none", command, origin)
+    plan = keeping(folder, experiment, ready, clock_of(experiment), command, origin)
     if plan and origin:
         checked(origin, experiment, ready, range(ready.nodes))
         plan = resumed(plan, origin, experiment, ready, range(ready.nodes), command)
     perform = partial(simulate, ready, keeping=plan)
-    return _alone(folder, experiment, command, "none", ready, perform, progress, rank=0, plan=plan)
+    return _alone(folder, experiment, command, clock_of(experiment), ready, perform, progress, rank=0, plan=plan)
 
 
 def _alone(

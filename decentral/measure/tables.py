@@ -142,7 +142,7 @@ NEEDS_A_CLOCK = {"seconds_to_target", "speedup_vs_allreduce", "speedup_vs_ddp", 
 def columns(comparison: Comparison) -> list[Column]:
     """What this comparison can say: costs to the target if there is one, times if there was a clock."""
     every = SCORES[comparison.score] + (WHOLE_RUN if comparison.target is None else TO_TARGET)
-    return [column for column in every if comparison.clock == "wall" or column.key not in NEEDS_A_CLOCK]
+    return [column for column in every if comparison.clock != "none" or column.key not in NEEDS_A_CLOCK]
 
 
 def ordered(comparison: Comparison) -> list[MethodResult]:
@@ -155,7 +155,7 @@ def ordered(comparison: Comparison) -> list[MethodResult]:
 
 def cost(method: MethodResult, comparison: Comparison) -> float:
     """Of reaching the target, in seconds, or in rounds where the seconds say nothing; infinite where it was not."""
-    found = method.seconds_to_target if comparison.clock == "wall" else method.rounds_to_target
+    found = method.seconds_to_target if comparison.clock != "none" else method.rounds_to_target
     return math.inf if found is None else found
 
 

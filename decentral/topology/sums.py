@@ -52,7 +52,9 @@ def check_relay_sum(graph: Topology, trees: int | None = None) -> None:
     for turn in range(period):
         _check_tree(graph.schedule.matrix(turn), graph.name if period == 1 else f"turn {turn} of {graph.name}")
     if trees is not None and period != trees:
-        raise ConfigError(f"{graph.name} has {period} tree(s), one for each of its turns; found trees: {trees}")
+        raise ConfigError(
+            f"{graph.name} has {period} tree(s), one for each of its turns; found trees: {trees}, required: {period}"
+        )
 
 
 def _check_tree(matrix: MixingMatrix, where: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral import config
-from decentral.algorithms import ALGORITHMS
+from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.local import Local
@@ -29,7 +29,8 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
         return None
     if not isinstance(section, config.OwnCode):
         options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
-        return ALGORITHMS[section.name](local=local, **options)
+        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS}[section.name](local=local, **options)
+        return made
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)
 
@@ -109,6 +110,23 @@ def between_nodes(algorithm: Algorithm | None, graph: Topology, at: KeyPath, *, 
     if not isinstance(algorithm, Hierarchical):
         return _suited(algorithm, graph, at, tell)
     return members(graph, algorithm.group, linked=1 if algorithm.between == "leaders" else algorithm.group)
+
+
+def on_graph(algorithm: Algorithm | None, graph: Topology | None, at: KeyPath) -> Algorithm | None:
+    """The algorithm made ready for the graph of nodes.
+
+    Args:
+        at: the algorithm's key path, for errors.
+
+    Raises:
+        ConfigError: its options do not fit the graph.
+    """
+    if algorithm is None or graph is None:
+        return algorithm
+    try:
+        return algorithm.on(graph)
+    except ConfigError as error:
+        raise ConfigError(str(error), error.at or at) from error
 
 
 def _suited(algorithm: Algorithm | None, graph: Topology, at: KeyPath, tell: bool) -> Topology:

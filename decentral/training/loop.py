@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
 
 from torch import Tensor
 
@@ -15,8 +14,9 @@ from decentral.training.checkpoint import Snapshot, capture, restore
 from decentral.training.objective import Objective
 from decentral.transport.driver import Driver
 
-Measure = Callable[[int, float, Mapping[int, Tensor], Mapping[int, Tensor]], None]
-"""Called as measure(rounds completed, training seconds, models by node, losses by node); not on the training clock."""
+Measure = Callable[..., None]
+"""Called as measure(rounds completed, training seconds, models by node, losses by node), and where the averaged model
+is another than the mean of these, with what each node adds to it; not on the training clock."""
 
 Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
 """Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;
@@ -74,11 +74,15 @@ def train(
         sent = driver.bytes_sent
         return {n: capture(states[n], objectives[n], completed, seconds, sent[n]) for n in driver.hosted}
 
+    def evaluate(losses: Mapping[int, Tensor]) -> None:
+        shares = {n: share for n in driver.hosted if (share := algorithm.share(states[n], peers[n])) is not None}
+        measure(completed, seconds, models, losses, *([shares] if shares else []))
+
     if not saved:
-        measure(0, seconds, models, {})
+        evaluate({})
     for round in range(completed, pace.rounds):
         boundary(round, snapshots)
-        began = perf_counter()
+        began = driver.clock()
         for node in driver.hosted:
             peers[node].round = round
             states[node].local.begin_round(round)
@@ -88,10 +92,10 @@ def train(
         if pace.is_due(round):
             driver.settle()
             unchecked.check()
-        seconds += perf_counter() - began
+        seconds += driver.clock() - began
         completed = round + 1
         if pace.is_due(round):
-            measure(completed, seconds, models, losses)
+            evaluate(losses)
     boundary(pace.rounds, snapshots)
     return models
 

@@ -92,6 +92,8 @@ class ColoredLink(Link):
         timeout_s: seconds that one exchange may take.
     """
 
+    letters = False  # NCCL receives from no source but a named one
+
     def __init__(self, engine: Engine, store: Store, end: int, connect_s: float, timeout_s: float) -> None:
         self.name = engine.name
         self._side, self._other, self._timeout_s = engine.side, 1 - end, timeout_s

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -69,6 +70,10 @@ class Driver(ABC):
         Raises:
             LostNeighborError: a neighbor did not come in time, so that it never will.
         """
+
+    def clock(self) -> float:
+        """Seconds, from whenever, of the clock that training is timed by."""
+        return perf_counter()
 
     @abstractmethod
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
@@ -155,3 +160,26 @@ def check_alike(payload: Payload, like: Payload, sender: int, receiver: int) -> 
 
 def _kinds(payload: Payload) -> list[tuple[tuple[int, ...], torch.dtype]]:
     return [(tuple(tensor.shape), tensor.dtype) for tensor in payload]
+
+
+def kind_of(payload: Payload, kinds: tuple[Payload, ...], node: int) -> int:
+    """Which of the kinds of letters a payload is.
+
+    Raises:
+        RuntimeError: none; no node could receive it.
+    """
+    for number, kind in enumerate(kinds):
+        if len(kind) == len(payload) and all(
+            one.shape == other.shape and one.dtype == other.dtype for one, other in zip(kind, payload, strict=True)
+        ):
+            return number
+    raise RuntimeError(
+        f"node {node} sent a letter of {_kinds(payload)}, and the run's letters are {[_kinds(kind) for kind in kinds]}"
+    )
+
+
+def both_ways(node: int) -> RuntimeError:
+    """What a driver raises where one method's nodes send letters and exchange."""
+    return RuntimeError(
+        f"node {node} sends letters and exchanges in one run; on one link they would be taken for each other"
+    )

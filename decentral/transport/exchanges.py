@@ -64,6 +64,11 @@ class Exchanges:
         self._sent: list[_Outgoing] = []  # frames of this round's exchanges that are through
         self._lent: list[tuple[Link, Tensor]] = []  # frames that came in, whose payloads the step may still read
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was one in this run."""
+        return self._tickets > 0
+
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0."""
         self._round, self._sequence = round, 0

@@ -55,6 +55,15 @@ def check_header(header: bytes, expected: Stamp) -> None:
     Raises:
         FrameError: not a frame, torn, or not the expected one; names the first field that differs.
     """
+    check_fields(read_header(header), expected)
+
+
+def read_header(header: bytes) -> Stamp:
+    """What 64 received header bytes say.
+
+    Raises:
+        FrameError: not a frame, or torn.
+    """
     magic, version, checksum = _HEAD.unpack_from(header)
     fields = header[_HEAD.size : _HEAD.size + _FIELDS.size]
     if magic != MAGIC:
@@ -63,7 +72,11 @@ def check_header(header: bytes, expected: Stamp) -> None:
         raise FrameError(f"frame version {version}, expected {VERSION}; install the same decentral on every node")
     if crc32(fields) != checksum:
         raise FrameError("a torn header: its checksum does not match")
-    found = Stamp(*_FIELDS.unpack(fields))
+    return Stamp(*_FIELDS.unpack(fields))
+
+
+def check_fields(found: Stamp, expected: Stamp) -> None:
+    """Raise FrameError for the first field that differs."""
     for name, value, wanted in zip(Stamp._fields, found, expected, strict=True):
         if value != wanted:
             raise FrameError(f"{name.replace('_', ' ')} {value}, expected {wanted}")

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.distributed import ProcessGroupGloo, Store  # type: ignore[attr-defined]
 
 from decentral.errors import MissingEnvironmentError
-from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link
+from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link, Wait
 
+_FOR_EVER_S = 30 * 86_400.0
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
@@ -70,6 +71,29 @@ class GlooLink(Link):
         free = self._free.get(size)
         buffer = free.pop() if free else torch.zeros(size, dtype=torch.uint8)
         return buffer, self._group.recv([buffer], self._other, 0)
+
+    def send(self, frame: Tensor) -> Wait:
+        try:
+            return partial(self._waited, self._group.send([frame], self._other, 0))
+        except RuntimeError as error:
+            raise BrokenLinkError(told(error)) from error
+
+    def next(self, size: int) -> Tensor:
+        self._largest = 0  # a reader posts its receives itself
+        try:
+            buffer, receive = self._receive(size)
+        except RuntimeError as error:
+            raise BrokenLinkError(told(error)) from error
+        self._waited(receive, _FOR_EVER_S)
+        self._lent[buffer.data_ptr()] = buffer
+        return buffer
+
+    @staticmethod
+    def _waited(transfer: Any, timeout_s: float) -> None:
+        try:
+            transfer.wait(timedelta(seconds=timeout_s))
+        except RuntimeError as error:
+            raise BrokenLinkError(told(error)) from error
 
     def _finish(self, transfers: Sequence[Any], buffer: Tensor | None, size: int, timeout_s: float) -> Tensor | None:
         deadline = monotonic() + timeout_s

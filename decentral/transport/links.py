@@ -27,13 +27,22 @@ uint8, to be given back by `release`, or None where none was due. Raises BrokenL
 stayed silent."""
 
 
+Wait = Callable[[float], None]
+"""Waits, for at most so many seconds, until a frame is sent. Raises BrokenLinkError as Finish does."""
+
+
 class Link(ABC):
     """Carries frames to and from one neighbor, first in, first out.
 
-    Both ends know, for each exchange, whether the link is used in it, and in which directions.
+    Both ends know, for each exchange, whether the link is used in it, and in which directions. Instead of exchanges a
+    run's frames may be letters, which come when they come: `send`, and `next` or `poll`.
     """
 
     name: str
+    letters: bool = True
+    """Whether it carries letters."""
+    polled: bool = False
+    """Whether letters are polled for, since no thread can sleep until one is there."""
 
     @abstractmethod
     def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
@@ -66,6 +75,29 @@ class Link(ABC):
             BrokenLinkError: they were not, within `timeout_s` seconds.
             FrameError: one of the frames is another than was waited for.
         """
+
+    def send(self, frame: Tensor) -> Wait | None:
+        """Begin to send a letter: a frame of the node's outbox; None where it may be given back at once.
+
+        Raises:
+            BrokenLinkError: the neighbor is gone.
+        """
+        raise NotImplementedError(f"{self.name} links carry no letters")
+
+    def next(self, size: int) -> Tensor:
+        """Sleep until a letter has come, for a thread of its own; a frame as `Finish` returns it, or a longer one.
+
+        Args:
+            size: bytes of the longest letter of the run.
+
+        Raises:
+            BrokenLinkError: the neighbor is gone.
+        """
+        raise NotImplementedError(f"{self.name} links carry no letters")
+
+    def poll(self, size: int) -> Tensor | None:
+        """The same without waiting: None where no letter has come."""
+        raise NotImplementedError(f"{self.name} links are not polled")
 
     @abstractmethod
     def release(self, frame: Tensor) -> None:

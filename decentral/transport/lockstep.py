@@ -23,6 +23,8 @@ from decentral.peer import (
     Mix,
     Payload,
     Post,
+    Receive,
+    Send,
     Ticket,
     first_tensors,
     weighted_sum,
@@ -33,6 +35,7 @@ from decentral.transport.driver import (
     GradientAt,
     Step,
     all_reduce_bytes,
+    both_ways,
     check_alike,
     check_untouched,
     copied_views,
@@ -42,6 +45,7 @@ from decentral.transport.driver import (
     versions,
 )
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
+from decentral.transport.mail import Mail, changed
 
 _NOT_YET = object()
 
@@ -85,6 +89,7 @@ class LockstepDriver(Driver):
         self._posted: dict[Ticket, _Posted] = {}
         self._tickets = 0
         self._mixing: dict[int, Ticket] = {}  # of each node, the exchange of its Mix
+        self._letters = Mail(self.hosted, poison)
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         try:
@@ -128,7 +133,9 @@ class LockstepDriver(Driver):
         return asked
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
-        answers = {node: self._answer(node, waiting[node]) for node in sorted(waiting)}
+        letters, asked = self._letters, waiting
+        busy = (node for node in sorted(asked) if not (isinstance(asked[node], Receive) and letters.is_empty(node)))
+        answers = {node: self._answer(node, asked[node]) for node in busy}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
         return answered | self._all_reduced(waiting) | self._gathered(waiting)
 
@@ -146,10 +153,24 @@ class LockstepDriver(Driver):
                 return self._mix(node, asked)
             case AllReduce() | Gather():
                 return _NOT_YET
+            case Send():
+                self._send(node, asked)
+                return None
+            case Receive():
+                return self._letters.take(node, asked) or _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
 
+    def _send(self, node: int, asked: Send) -> None:
+        if self._tickets:
+            raise both_ways(node)
+        letter, nbytes = self._letters.letter(node, asked)
+        self._letters.deliver(asked.to, letter)
+        self.bytes_sent[node] += nbytes
+
     def _post(self, node: int, messages: Messages) -> Ticket:
+        if self._letters.used:
+            raise both_ways(node)
         place = self._round, self._exchanges[node]
         self._exchanges[node] += 1
         for receiver, payload in messages.to.items():
@@ -211,7 +232,7 @@ class LockstepDriver(Driver):
         return answers
 
     def _mean_among(self, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        mean = _mean([*vectors.values()])
+        mean = mean_of([*vectors.values()])
         for node in vectors:
             self.bytes_sent[node] += all_reduce_bytes(mean, len(vectors))
         copies = {node: mean.clone() for node in vectors}
@@ -239,9 +260,9 @@ class LockstepDriver(Driver):
         """Raise if a node wrote into what it received: on one host that is the neighbor's own memory."""
         for node, payload, before in self._given:
             if versions(payload) != before:
-                who = "a node" if node is None else f"node {node}"
-                raise RuntimeError(f"{who} changed a payload that it had received; clone it, and change the clone")
+                raise changed(node)
         self._given.clear()
+        self._letters.close_all()
 
     def _forget_answers(self) -> None:
         for tensor in self._answered:
@@ -250,6 +271,8 @@ class LockstepDriver(Driver):
 
     def _who_waits(self, waiting: Mapping[int, Effect[Any]]) -> str:
         def reason(node: int, asked: Effect[Any]) -> str:
+            if isinstance(asked, Receive):
+                return f"node {node} waits for a letter"
             if not isinstance(asked, Collect | Mix):
                 return f"node {node} waits in {type(asked).__name__}"
             ticket = asked.ticket if isinstance(asked, Collect) else self._mixing[node]
@@ -258,7 +281,7 @@ class LockstepDriver(Driver):
         return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
 
     def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return _mean([vectors[node] for node in self.hosted])
+        return mean_of([vectors[node] for node in self.hosted])
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
         return [values[node] for node in self.hosted]
@@ -268,9 +291,10 @@ class LockstepDriver(Driver):
         self._posted.clear()
         self._answered.clear()
         self._given.clear()
+        self._letters.clear()
 
 
-def _mean(vectors: list[Tensor]) -> Tensor:
+def mean_of(vectors: list[Tensor]) -> Tensor:
     """Summed in ascending order of nodes."""
     total = vectors[0].clone()
     for vector in vectors[1:]:

@@ -26,7 +26,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from decentral.errors import MissingEnvironmentError
 from decentral.transport.everyone import Everyone
-from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link
+from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link, Wait
 
 _YIELDS = 100
 """Polls that only yield the core, before those that sleep."""
@@ -195,6 +195,7 @@ class MPILink(Link):
     """
 
     name = "MPI"
+    polled = True
 
     def __init__(self, office: Office, neighbor: int, tag: int, largest: int = 0) -> None:
         self._office, self._neighbor, self._tag, self._largest = office, neighbor, tag, largest
@@ -203,6 +204,7 @@ class MPILink(Link):
         self._free: dict[int, list[int]] = {}  # by size, buffers that nothing is received into
         self._ahead: deque[int] = deque()  # buffers posted before their exchange began
         self._active: set[int] = set()  # buffers that MPI may write to
+        self._letter: int | None = None  # the buffer that waits for a letter
 
     def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
         requests, address = [], None
@@ -217,6 +219,32 @@ class MPILink(Link):
         if overlapped:
             self._office.overlap(+1)
         return partial(self._finish, requests, address, incoming, overlapped)
+
+    def send(self, frame: Tensor) -> Wait:
+        try:
+            request = self._send(frame)
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
+        self._office.overlap(+1)
+        return partial(self._sent, request)
+
+    def _sent(self, request: Any, timeout_s: float) -> None:
+        self._office.overlap(-1)
+        self._office.wait([request], timeout_s)
+
+    def poll(self, size: int) -> Tensor | None:
+        self._largest = 0  # letters are received one by one
+        try:
+            if self._letter is None:
+                self._letter = self._receive(size)
+            buffer, request = self._receives[self._letter]
+            if not request.Test():
+                return None
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
+        self._active.discard(self._letter)
+        self._letter = None
+        return buffer
 
     def _send(self, frame: Tensor) -> Any:
         address = frame.data_ptr()

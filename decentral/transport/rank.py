@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post
+from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post, Receive, Send
 from decentral.transport.driver import (
     Driver,
     Finished,
     GradientAt,
     Step,
     all_reduce_bytes,
+    both_ways,
     gather_bytes,
     members,
     proceed,
@@ -23,6 +24,7 @@ from decentral.transport.driver import (
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
 from decentral.transport.gathers import Gathers
+from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
 from decentral.transport.wiring import Wires
 
@@ -61,6 +63,8 @@ class RankDriver(Driver):
         self._node, self._nodes = node, nodes
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gathers = Gathers(node, nodes, run, epoch)
+        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
         self._circle = circle or (lambda _: everyone)
@@ -77,6 +81,9 @@ class RankDriver(Driver):
         try:
             while not isinstance(asked := proceed(step, answer), Finished):
                 answer = self.perform(asked)
+        except BaseException:
+            self._failed = True
+            raise
         finally:
             step.close()
         self.end_round()
@@ -87,13 +94,17 @@ class RankDriver(Driver):
         self._round, self._reduced = round, 0
         self._exchanges.begin_round(round)
         self._gathers.begin_round(round)
+        self._letters.begin_round(round)
 
     def end_round(self) -> None:
         """Reuse the memory of what the round's step was lent."""
         self._exchanges.end_round()
+        self._letters.end_round()
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
+        if self._exchanges.begun if isinstance(asked, Send | Receive) else self._letters.used and _exchanges(asked):
+            raise both_ways(self._node)
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
@@ -110,6 +121,11 @@ class RankDriver(Driver):
                 return self._reduce(asked)
             case Gather(payload=payload):
                 return self._gathered(payload)
+            case Send():
+                self._letters.send(asked)
+                return None
+            case Receive():
+                return self._letters.receive(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
@@ -190,9 +206,14 @@ class RankDriver(Driver):
         self._together("start", x.nbytes, perform, self._everyone, self._all)
 
     def close(self) -> None:
+        self._letters.close(in_peace=not self._failed)
         self._exchanges.close()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
+
+
+def _exchanges(asked: Effect[Any]) -> bool:
+    return isinstance(asked, Exchange | Post | Mix)
 
 
 def _memory(x: Tensor, circle: Circle) -> torch.device | str:

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from struct import Struct
 from time import monotonic
@@ -157,6 +158,18 @@ class SharedLink(Link):
             self._known.add(slot.number)
         slot.readers.append(self._reader)
 
+    def send(self, frame: Tensor) -> None:
+        try:
+            self._tell(frame)
+        except OSError as error:
+            raise BrokenLinkError(_told(error)) from error
+
+    def next(self, size: int) -> Tensor:
+        frame = self._next(None)
+        if frame is None or frame.numel() > size:
+            raise BrokenLinkError(f"it sent {frame.numel() if frame is not None else 0} bytes for a letter of {size}")
+        return frame
+
     def _finish(self, exchange: int, incoming: int, timeout_s: float) -> Tensor | None:
         deadline = monotonic() + timeout_s
         while exchange not in self._arrived:
@@ -168,7 +181,7 @@ class SharedLink(Link):
             raise BrokenLinkError(f"it sent {frame.numel() if frame is not None else 0} bytes where {due} was due")
         return frame
 
-    def _next(self, timeout_s: float) -> Tensor | None:
+    def _next(self, timeout_s: float | None) -> Tensor | None:
         self._connection.settimeout(timeout_s)
         try:
             token, files, _, _ = socket.recv_fds(self._connection, _TOKEN.size, 1)
@@ -199,6 +212,8 @@ class SharedLink(Link):
         self._lent.pop(frame.data_ptr()).fill_(1)
 
     def close(self) -> None:
+        with suppress(OSError):  # the neighbor has gone; a reader of ours that sleeps in it wakes
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
         self._slots.clear()
         self._lent.clear()

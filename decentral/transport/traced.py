@@ -11,7 +11,7 @@ from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Po
 from decentral.timeline import Category, Span, Timeline
 from decentral.transport.driver import Driver, Step
 from decentral.transport.frames import Stamp
-from decentral.transport.links import Finish, Link
+from decentral.transport.links import Finish, Link, Wait
 from decentral.transport.wiring import Wires
 
 
@@ -32,7 +32,7 @@ class TracedLink(Link):
     """
 
     def __init__(self, link: Link, neighbor: int, timeline: Timeline) -> None:
-        self.name = link.name
+        self.name, self.letters, self.polled = link.name, link.letters, link.polled
         self._link, self._neighbor, self._timeline = link, neighbor, timeline
         self._round, self._sequence = -1, -1
         self._total_bytes = 0
@@ -59,6 +59,15 @@ class TracedLink(Link):
 
     def check(self, frame: Tensor, expected: Stamp) -> None:
         self._link.check(frame, expected)
+
+    def send(self, frame: Tensor) -> Wait | None:
+        return self._link.send(frame)
+
+    def next(self, size: int) -> Tensor:
+        return self._link.next(size)
+
+    def poll(self, size: int) -> Tensor | None:
+        return self._link.poll(size)
 
     def settle(self, timeout_s: float) -> None:
         self._link.settle(timeout_s)

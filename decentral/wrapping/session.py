@@ -62,7 +62,13 @@ class Session:
         with placed():
             parts = vertices(method, self.world.size, ("algorithm",))
             refuse_ignored(method, local, type(method).__name__, ("optimizer",))
-        named = topology_named(topology, parts)
+            if method.starts_alike and not synchronize and self.world.size > 1:
+                raise ConfigError(
+                    f"found synchronize=False; {type(method).__name__} takes the neighbors' first models for the "
+                    "node's own: leave synchronize at True, or take choco with start: zero",
+                    ("algorithm",),
+                )
+        named = topology_named(topology, parts, method)
         with placed():
             graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
             method = self._steps.tuned(method, graph, Space.of(flat.x, flat.layout))

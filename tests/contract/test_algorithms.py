@@ -24,11 +24,19 @@ from decentral.topology.topology import Topology
 from decentral.transport.dry import DryNode
 from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
-from tests.contract import oracle, oracle_central, oracle_compressed, oracle_correction, oracle_sums
+from tests.contract import (
+    oracle,
+    oracle_central,
+    oracle_compressed,
+    oracle_correction,
+    oracle_low_communication,
+    oracle_sums,
+)
 from tests.contract.oracle_central import coded
 from tests.contract.problems import DIMENSION, LAYOUTS, Quadratics, alone, dense, graph, pushing, spanning
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Recorder, Run, kept, peer_at, play, same, sgd, simulate
+from tests.topology.topologies import named
 
 Bytes = Callable[[int, int, int, int], int]
 """bytes(rounds, degree, nodes, bytes of the flat vector): what a node sends in all."""
@@ -229,6 +237,72 @@ def power_gossip(rank: int, iterations: int, diffusion: float) -> Case:
     )
 
 
+def outer(
+    equations: Callable[..., oracle.Equations], bytes_sent: Bytes, tolerance: float | None = None, **of: Any
+) -> Case:
+    """A method that takes an outer step in every third round; `equations` takes its settings in their order."""
+    settings = {"every": 3, **of}
+    return Case(
+        settings=settings,
+        equations=equations(*settings.values()),
+        bytes_sent=partial(bytes_sent, every=3),
+        tolerance=tolerance,
+        alone=False,
+        mean=False,
+        **CORRECTED,
+    )
+
+
+def averaging_bytes(rounds: int, degree: int, nodes: int, size: int, every: int) -> int:
+    """An all-reduce in every tau-th round."""
+    return ring_all_reduce_bytes(rounds // every, degree, nodes, size)
+
+
+def sparta(order: str, fraction: float) -> Case:
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        return gossip_bytes(rounds, degree, nodes, max(1, int(fraction * DIMENSION)) * size // DIMENSION)
+
+    equations = oracle_low_communication.sparta(fraction, order)
+    settings = {"fraction": fraction, "order": order}
+    return Case(settings=settings, equations=equations, bytes_sent=bytes_sent, **CORRECTED)
+
+
+def sparseloco(compression: Any, C: oracle_compressed.Compression, gamma: float) -> Case:
+    """Two messages of the compressor's size in one."""
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        dtype = torch.float64 if size == 8 * DIMENSION else torch.float32
+        packed = compressor_of(compression, Space(DIMENSION, dtype)).bytes
+        return gossip_bytes(rounds, degree, nodes, packed, every=3, vectors=2)
+
+    settings = {"every": 3, "outer_lr": 0.7, "decay": 0.9, "consensus_step": gamma}
+    return Case(
+        settings={**settings, "compression": compression},
+        equations=oracle_low_communication.sparseloco(3, 0.7, 0.9, gamma, C),
+        bytes_sent=bytes_sent,
+        alone=False,
+        mean=False,
+        **CORRECTED,
+    )
+
+
+def epidemic(recipients: int, balanced: bool) -> Case:
+    """On draws of its own for as many nodes as the graph has."""
+
+    def drawn(nodes: int) -> Topology:
+        return named("epidemic", nodes, recipients=min(recipients, nodes - 1), balanced=balanced)
+
+    def bytes_sent(rounds: int, degree: int, nodes: int, size: int) -> int:
+        return gossip_bytes(rounds, min(recipients, degree), nodes, size)
+
+    return Case(
+        equations=oracle_low_communication.epidemic(drawn),
+        bytes_sent=bytes_sent,
+        suited=lambda graph: (drawn(graph.nodes), ""),
+        **(CORRECTED | {"mean": balanced}),
+    )
+
+
 TOP_3 = {"name": "top-k", "k": 3}
 HALF = {"name": "random-k", "fraction": 0.5, "unbiased": True}
 
@@ -387,6 +461,33 @@ CASES: dict[str, dict[str, Case]] = {
     "gut": {"": owning(oracle_correction.global_update_tracking, mu=0.7)},
     "sgp": {"": push(0), "overlapped": push(1), "three rounds late": push(3)},
     "relay-sgd": {form: relay(form) for form in get_args(Form)},
+    "gasloc": {
+        of: outer(
+            lambda H, lr, gamma, of: oracle_low_communication.gasloc(H, lr, gamma, of == "mixed"),
+            gossip_bytes,
+            outer_lr=0.8,
+            outer_momentum=0.6,
+            momentum_of=of,
+        )
+        for of in ("own", "mixed")
+    },
+    "noloco": {
+        "": outer(oracle_low_communication.noloco, gossip_bytes, outer_lr=0.7, outer_momentum=0.5, pull=0.6),
+    },
+    "sparta": {
+        "atc": sparta("adapt-then-combine", 0.3),
+        "awc": sparta("adapt-while-communicate", 0.3),
+        "awc, one number": sparta("adapt-while-communicate", 0.005),
+    },
+    "sparseloco": {
+        "": sparseloco("none", oracle_compressed.everything, gamma=1.0),
+        "top-k": sparseloco(TOP_3, oracle_compressed.largest(3), gamma=0.2),
+    },
+    "epidemic": {"local": epidemic(2, balanced=False), "oracle": epidemic(2, balanced=True)},
+    "diloco": {
+        "": outer(oracle_low_communication.diloco, averaging_bytes, 1e-6, outer_lr=0.7, outer_momentum=0.6),
+    },
+    "fedavg": {"": outer(oracle_low_communication.fedavg, averaging_bytes, 1e-6)},
     "allreduce": {
         "": Case(equations=oracle.allreduce, bytes_sent=ring_all_reduce_bytes, tolerance=1e-6, centralized=True),
     },
@@ -638,6 +739,7 @@ def test_bytes_are_known_before_the_run(
     name: str, case: Case, local: LocalOptimizer, dtype: torch.dtype, on: str
 ) -> None:
     """Lockstep, a dry run and the formula agree; that ranks send as much as lockstep is asserted where ranks run."""
+    on = "ring-8" if case.centralized and on == "star-32" else on  # where all are sent to by all
     topology, rounds = case.on(graph(on)), 8
     problem = Quadratics.draw(topology.nodes)
     algorithm, starts = built(name, case, local), torch.from_numpy(common_start(problem)).to(dtype)

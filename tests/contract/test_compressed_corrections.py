@@ -81,7 +81,11 @@ def test_lead_computes_its_equations_with_two_bits() -> None:
     """For a few rounds: numbers that three levels stand for do not answer to small changes, and rounding grows."""
     problem, topology, rounds = Quadratics.draw(8, noisy_rounds=12), graph("ring-8"), 12
     run = simulate(
-        LEAD(local=sgd(0.05), compression=TWO_BITS), topology, problem.answers(), common_start(problem), rounds
+        LEAD(local=sgd(0.05), compression=TWO_BITS, copy_step=0.25),
+        topology,
+        problem.answers(),
+        common_start(problem),
+        rounds,
     )
     equations = oracle_compressed.lead(oracle_compressed.referenced(TWO_BITS), 1.0, 0.25)
     expected = equations(common_start(problem), dense(topology), problem.gradients(), oracle.Sgd(lr=0.05), rounds)
@@ -99,7 +103,7 @@ def error(method: Algorithm, problem: Quadratics, rounds: int, on: str = "path-4
 
 TOP: dict[str, Any] = {"name": "top-k", "fraction": 0.2}
 ENDS: dict[str, tuple[Algorithm, int, float, float]] = {
-    "lead": (LEAD(local=sgd(0.1), compression=TWO_BITS), 500, 0, 1e-19),
+    "lead": (LEAD(local=sgd(0.1), compression=TWO_BITS, copy_step=0.25), 500, 0, 1e-19),
     "beer": (BEER(local=sgd(0.1), compression=TOP, consensus_step=0.5), 800, 0, 1e-19),
     "d-sgd": (DSGD(local=sgd(0.1)), 300, 1, 1e3),
     "choco": (Choco(local=sgd(0.1), compression=TOP, consensus_step=0.5), 300, 1, 1e3),
@@ -136,18 +140,18 @@ def test_the_methods_without_memory_fail_where_choco_does_not(compression: dict[
     drawn = Quadratics.draw(4)
     problem = replace(drawn, b=np.repeat(drawn.b[:1], 4, axis=0))
     contractive = compression | {"unbiased": False}
-    assert error(Choco(local=sgd(0.1), compression=contractive, consensus_step=0.1), problem, 250) < 1e-4
-    assert error(DCD(local=sgd(0.1), compression=compression), problem, 250) > 1e30
-    assert error(ECD(local=sgd(0.1), compression=compression), problem, 250) > 100
+    assert error(Choco(local=sgd(0.1), compression=contractive, consensus_step=0.1), problem, 120) < 1e-2
+    assert error(DCD(local=sgd(0.1), compression=compression), problem, 120) > 1e10
+    assert error(ECD(local=sgd(0.1), compression=compression), problem, 120) > 1e3
     for method in (DCD, ECD):
-        assert error(method(local=sgd(0.1), compression="int8"), problem, 250) < 0.1
+        assert error(method(local=sgd(0.1), compression="int8"), problem, 120) < 0.1
 
 
 # Sums that are kept.
 
 
 MEAN: dict[str, Algorithm] = {
-    "lead": LEAD(local=sgd(0.05), compression=TWO_BITS),
+    "lead": LEAD(local=sgd(0.05), compression=TWO_BITS, copy_step=0.25),
     "beer": BEER(local=sgd(0.05), compression="none", consensus_step=1.0),
     "motef": MoTEF(local=sgd(0.05), compression="none", consensus_step=1.0, momentum_step=0.3),
     "deepsqueeze": DeepSqueeze(local=sgd(0.05), compression="none", consensus_step=1.0),
@@ -208,7 +212,7 @@ def stacked(run: Run, name: str) -> Tensor:
 
 
 IN_FLOAT32: dict[str, tuple[Algorithm, str]] = {
-    "lead, 2 bits": (LEAD(local=sgd(0.05), compression=TWO_BITS), "dual"),
+    "lead, 2 bits": (LEAD(local=sgd(0.05), compression=TWO_BITS, copy_step=0.25), "dual"),
     "lead, all numbers": (LEAD(local=sgd(0.05), compression="none"), "dual"),
     "beer, top 3": (BEER(local=sgd(0.05), compression={"name": "top-k", "k": 3}, consensus_step=0.3), "correction"),
     "beer, all numbers": (BEER(local=sgd(0.05), compression="none", consensus_step=1.0), "correction"),
@@ -238,7 +242,13 @@ def test_beer_tracks_the_mean_gradient(rounds: int) -> None:
 
 def test_the_flow_is_that_between_the_copies() -> None:
     problem, topology = Quadratics.draw(8), graph("ring-8")
-    run = simulate(LEAD(local=sgd(0.05), compression=TWO_BITS), topology, problem.answers(), common_start(problem), 40)
+    run = simulate(
+        LEAD(local=sgd(0.05), compression=TWO_BITS, copy_step=0.25),
+        topology,
+        problem.answers(),
+        common_start(problem),
+        40,
+    )
     copies: list[Any] = [state.copy for state in run.states.values()]  # type: ignore[attr-defined]
     own, flow = (torch.stack([getattr(copy, name) for copy in copies]).numpy() for name in ("own", "flow"))
     np.testing.assert_allclose(flow, dense(topology) @ own - own, rtol=0, atol=1e-12)

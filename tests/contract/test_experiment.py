@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from decentral.errors import ConfigError
 from decentral.fused import CHUNK
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
@@ -139,6 +140,12 @@ def test_centralized_methods_with_compressed_messages_leave_the_same_bits(name: 
     assert all(torch.equal(alike[0], model) for model in (*alike, *real))
     assert [seen.bytes_sent for seen in observed] == [seen.bytes_sent for seen in observed_too]
     assert observed[-1].accuracy > 2 * observed[0].accuracy
+
+
+def test_a_compressor_that_does_not_suit_its_method_is_found_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"found top-k of \d+ numbers, which is biased") as refused:
+        prepared(tmp_path, DIGITS, {"algorithm": {"name": "dqsgd", "compression": "top-k"}})
+    assert refused.value.at == ("algorithm", "compression")
 
 
 def test_all_reduce_finds_the_known_optimum(tmp_path: Path) -> None:

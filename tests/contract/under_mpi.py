@@ -1,12 +1,13 @@
 """The common battery as the ranks of a real mpirun: `mpirun -n 4 python -m tests.contract.under_mpi OUT`.
 
-Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, and the directed schedules too. It
-compares its state with the lockstep simulator's, and writes what it found to OUT/rank-I.json.
+Each rank runs every algorithm, order, optimizer, dtype and layout over MPI links, the directed schedules, and the token
+methods too. It compares its state with the lockstep simulator's, and writes what it found to OUT/rank-I.json.
 """
 
 import json
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from decentral.config import Transport
 from decentral.topology.topology import Topology
 from decentral.transport.launcher import launched
 from decentral.transport.world import World
+from tests.contract import test_tokens
 from tests.contract.directed import COLUMN, DOUBLY, Addressed, Push, directed, in_lockstep, on_a_rank, plain
 from tests.contract.problems import LAYOUTS, shipped
 from tests.contract.runs import Run, same
@@ -28,15 +30,14 @@ NODES = 4
 
 
 def variations() -> Iterator[tuple[str, Case, str, str, str]]:
-    """name, case, optimizer, dtype and layout of each run."""
+    """name, case, optimizer, dtype and layout of each run; of a brief case the last alone."""
     for name, cases in CASES.items():
         for case in cases.values():
             if few(case).nodes != NODES:
                 continue
-            for optimizer in case.among(("momentum", "adamw")):
-                for dtype in ("float32", "float64"):
-                    for layout in LAYOUTS:
-                        yield name, case, optimizer, dtype, layout
+            axes = product(case.among(("momentum", "adamw")), ("float64", "float32"), LAYOUTS)
+            for optimizer, dtype, layout in [*axes][-1:] if case.brief else axes:
+                yield name, case, optimizer, dtype, layout
 
 
 def further_variations() -> Iterator[tuple[Topology, Algorithm]]:
@@ -74,6 +75,10 @@ def main(out: Path) -> None:
     for epoch, (topology, algorithm) in enumerate(further_variations(), start=len(found) + 1):
         run = on_a_rank(world, algorithm, topology, epoch=epoch)
         found.append([f"{topology.name} {algorithm}", alike(run, in_lockstep(algorithm, topology), world.rank)])
+    for epoch, (what, (name, settings)) in enumerate(test_tokens.REAL.items(), start=len(found) + 1):
+        walking = test_tokens.method(name, "path-4", **settings)
+        run = test_tokens.on_a_rank(world, walking, "path-4", test_tokens.ROUNDS, epoch)
+        found.append([what, alike(run, test_tokens.in_lockstep(walking), world.rank)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 

@@ -83,6 +83,7 @@ class Remembering(Algorithm):
 '''
 
 COSINE = {"lr": 0.1, "schedule": {"name": "cosine", "rounds": 13, "warmup": 3}}
+PAIRS = {"name": "random-matchings", "seed": 1}
 DROP = {"lr": 0.05, "weight_decay": 0.01, "schedule": {"name": "step", "at": [8, 12]}}
 
 COLUMNS = {"name": "star", "weights": "column-stochastic"}
@@ -106,6 +107,16 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "slowmo": {"algorithm": {"name": "slowmo", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
     "momentum tracking": {"algorithm": {"name": "momentum-tracking", "momentum": 0.5}, "optimizer": DROP},
     "gut": {"algorithm": "gut", "optimizer": DROP},
+    "gasloc": {"algorithm": {"name": "gasloc", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
+    "noloco": {"algorithm": {"name": "noloco", "every": 4}, "topology": {"name": "complete", "schedule": PAIRS}},
+    "sparta": {"algorithm": {"name": "sparta", "fraction": 0.1, "order": "adapt-while-communicate"}},
+    "sparseloco": {
+        "algorithm": {"name": "sparseloco", "every": 4, "compression": "top-k", "consensus_step": 0.2},
+        "topology": {"name": "complete", "schedule": PAIRS},
+    },
+    "epidemic": {"algorithm": "epidemic", "topology": {"name": "epidemic", "recipients": 1, "balanced": False}},
+    "diloco": {"algorithm": {"name": "diloco", "every": 4}},
+    "fedavg": {"algorithm": {"name": "fedavg", "every": 4}},
     "power gossip": {"algorithm": {"name": "power-gossip", "rank": 2}},
     "lead": {"algorithm": "lead", "optimizer": DROP},
     "motef": {"algorithm": {"name": "motef", "compression": {"name": "low-rank"}, "consensus_step": 0.2}},
@@ -122,6 +133,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "relay-sgd, two trees": {"algorithm": {"name": "relay-sgd", "form": "start", "trees": 2}, "topology": APART},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
+    "muloco": {
+        "algorithm": {"name": "diloco", "every": 4},
+        "optimizer": {"name": "decentral.training.muon.Muon", "lr": 0.01},
+    },
     "rmsprop": {"optimizer": {"name": "torch.optim.RMSprop", "lr": 0.01, "momentum": 0.5}},
     "nadam": {"optimizer": {"name": "torch.optim.NAdam", "lr": 0.01}},
     "dropout": {"model": "resumed_code:dropout"},

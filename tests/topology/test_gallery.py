@@ -72,6 +72,7 @@ def test_the_gallery():
         "davis",
         "directed_exponential",
         "double_binary_trees",
+        "epidemic",
         "equi_dyn",
         "equi_static",
         "erdos_renyi",

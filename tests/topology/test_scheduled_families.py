@@ -39,6 +39,7 @@ FAMILIES: dict[str, list[tuple[dict[str, Any], str]]] = {
     "k_peer_exponential": [({"k": k}, "doubly-stochastic") for k in (1, 2)],
     "equi_static": [({}, "symmetric"), ({"directed": True}, "doubly-stochastic")],
     "equi_dyn": [({}, "symmetric"), ({"directed": True}, "doubly-stochastic"), ({"eta": 1.0}, "symmetric")],
+    "epidemic": [({}, "symmetric"), ({"recipients": 2, "seed": 5}, "symmetric")],
     "hierarchical": [({}, "symmetric"), ({"outer": "star", "links": 1, "inner": 2}, "symmetric")],
 }
 CASES = [(name, options, kind) for name, cases in FAMILIES.items() for options, kind in cases]
@@ -235,6 +236,25 @@ def test_a_hypercube_one_partner_at_a_time_is_exact_after_its_dimension() -> Non
     assert np.abs(off_mean(topology)).max() <= 1e-15
 
 
+def test_an_epidemic_that_nodes_draw_for_themselves() -> None:
+    """Each sends to 3 others in every turn and shares out a quarter to each; how many it hears from varies."""
+    schedule = load("epidemic", 12, recipients=3, balanced=False).schedule
+    other = load("epidemic", 12, recipients=3, balanced=False, seed=1).schedule
+    assert schedule.kind == "column-stochastic"
+    heard = np.zeros((12, 12))
+    for turn in range(200):
+        W = schedule.matrix(turn).dense()
+        assert ((W == 0.25).sum(axis=0) == 4).all()
+        assert (W.diagonal() == 0.25).all()
+        assert (schedule.matrix(turn + 1).dense() != W).any()
+        assert (other.matrix(turn).dense() != W).any()
+        heard += W > 0
+    assert np.abs(heard[~np.eye(12, dtype=bool)] / 200 - 3 / 11).max() < 0.15
+    assert len(set((W > 0).sum(axis=1))) > 1
+    with pytest.raises(ConfigError, match="recipients=3 and nodes=9 are both odd"):
+        load("epidemic", 9, recipients=3)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -245,6 +265,10 @@ def test_a_hypercube_one_partner_at_a_time_is_exact_after_its_dimension() -> Non
         ("equi_dyn", {"eta": 0}, "eta=0.0; required: more than 0, at most 1"),
         ("equi_dyn", {"eta": 1.1}, "eta=1.1; required"),
         ("equi_dyn", {"seed": -1}, "seed=-1; required: 0 or more"),
+        ("epidemic", {"recipients": 8}, "recipients=8 for nodes=8; a node sends to 1 to nodes-1 others"),
+        ("epidemic", {"recipients": 0}, "recipients=0 for nodes=8"),
+        ("epidemic", {"seed": -1}, "seed=-1; required: 0 or more"),
+        ("epidemic", {"balanced": False, "weights": "metropolis"}, "need an undirected graph, found a directed one"),
         ("hierarchical", {"groups": [3, 3]}, "groups=[3, 3] for nodes=8; sizes of 1 or more that sum to nodes"),
         ("hierarchical", {"groups": [8, 0]}, "sizes of 1 or more"),
         ("hierarchical", {"groups": 9}, "groups=9 for nodes=8; 1 to nodes are required"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decentral.peer import Effect, LossAndGradient, Peer, Poll, Receive, Send
+from decentral.peer import Effect, LossAndGradient, Peer, Poll
 from decentral.topology.mixing import Row
 from decentral.transport.driver import Driver
 from decentral.transport.everyone import GlooEveryone
@@ -125,7 +125,7 @@ def test_an_async_generator_is_no_step() -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("effect", [Send(0, (LOSS,)), Receive(), Poll()], ids=lambda effect: type(effect).__name__)
+@pytest.mark.parametrize("effect", [Poll()], ids=lambda effect: type(effect).__name__)
 def test_effects_that_a_driver_does_not_answer_are_refused(driver: Callable[[], Driver], effect: Effect[Any]) -> None:
     closed = []
 

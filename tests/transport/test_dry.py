@@ -142,7 +142,7 @@ def test_each_round_says_what_is_sent_behind_a_gradient() -> None:
 
 def test_an_effect_that_it_cannot_count_is_refused() -> None:
     async def step() -> Tensor:
-        await Receive()
+        await Receive(())
         return torch.empty(())
 
     with pytest.raises(TypeError, match="a dry run does not answer Receive"):

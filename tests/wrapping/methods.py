@@ -58,13 +58,20 @@ SUMMED: dict[str, dict[str, Any]] = {
 
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
-ELSEWHERE = (CORRECTED, OWNING, COMPRESSED, CENTRAL, SUMMED, SLOW)
+LITTLE: dict[str, dict[str, Any]] = {
+    **{name: {"name": name, "every": 4} for name in ("gasloc", "noloco", "diloco", "fedavg")},
+    "sparta": {"name": "sparta", "fraction": 0.05, "order": "adapt-while-communicate"},
+}
+"""Those that communicate seldom or little."""
+
+ELSEWHERE = (CORRECTED, OWNING, COMPRESSED, CENTRAL, SUMMED, SLOW, LITTLE)
 
 METHODS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in ALGORITHMS
-        if name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
+        if name not in ("sparseloco", "epidemic")  # which need a compressor that is not bfloat16, and draws
+        and name not in {m["name"] for kind in ELSEWHERE for m in kind.values()}
     },
     "hierarchical": {"name": "hierarchical", "group": 1},
     **{f"dsgd {order}": {"name": "dsgd", "order": order} for order in get_args(Order)},
@@ -72,8 +79,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dsgd combine-then-adapt every other round": {"name": "dsgd", "every": 2, "order": "combine-then-adapt"},
 }
 
-REDUCING = ("allreduce", "hierarchical")
-"""Those that step with a sum in place of the node's own gradient."""
+REDUCING = ("allreduce", "hierarchical", "diloco", "fedavg")
+"""Those that use the engine's sums; the first two in place of the node's own gradient."""
 
 
 @dataclass(slots=True)

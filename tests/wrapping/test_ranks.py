@@ -18,7 +18,7 @@ from decentral.transport.world import World
 from decentral.wrapping.session import Session
 from tests.contract.ranks import on_ranks
 from tests.wrapping.features import FEATURES, bare_sgd, batches, sgd
-from tests.wrapping.methods import CENTRAL, CORRECTED, METHODS, OWNING, SLOW, SUMMED, Drifting, TwoGradients
+from tests.wrapping.methods import CENTRAL, COMPRESSED, CORRECTED, METHODS, OWNING, SLOW, SUMMED, Drifting, TwoGradients
 
 NODES = 4
 
@@ -65,6 +65,19 @@ def test_all_start_from_node_0_unless_told_otherwise() -> None:
     own = wrapped_on_ranks(start, "batch statistics", synchronize=False)
     assert all(torch.equal(model, own[0]) for model in alike)
     assert not torch.equal(own[1], own[0])
+
+
+@pytest.mark.parametrize(
+    "algorithm", [COMPRESSED["beer"], COMPRESSED["choco"], COMPRESSED["dcd"]], ids=lambda method: str(method["name"])
+)
+def test_a_method_that_knows_the_first_models_needs_them_alike(algorithm: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"found synchronize=False; .* first models"):
+        wrapped_on_ranks(lambda *_: None, algorithm=algorithm, synchronize=False)
+
+
+def test_choco_from_zeros_may_start_from_models_of_their_own() -> None:
+    made = wrapped_on_ranks(lambda *_: 1, algorithm=COMPRESSED["choco"] | {"start": "zero"}, synchronize=False)
+    assert made == [1] * NODES
 
 
 @pytest.mark.filterwarnings("ignore:.*stay each node's own")

@@ -79,9 +79,14 @@ def test_models_and_optimizers_that_do_not_fit(
         ({"topology": nx.path_graph(3)}, "the given graph"),
         ({"topology": {"name": nx.path_graph(1), "hub": 2}}, "found the option 'hub'; a graph that is given takes"),
         ({"topology": {"name": "ring", "weights": "heavy"}}, "topology.weights: unknown value 'heavy'"),
+        (
+            {"algorithm": "relay-sgd", "topology": {"name": "tree", "weights": "uniform"}},
+            "topology.weights: found uniform; RelaySGD uses no mixing weights",
+        ),
         ({"compression": "top_k"}, "algorithm.compression.name: unknown name 'top_k'; did you mean 'top-k'?"),
         ({"compression": "top-k"}, "algorithm.compression: found top-k, and dsgd sends the models themselves"),
         ({"algorithm": "allreduce", "compression": "bf16"}, "algorithm.compression: unknown key"),
+        ({"algorithm": "diana", "compression": "sign"}, "algorithm.compression: found sign of"),
         ({"buffers": "sum"}, "found buffers 'sum'; required: 'local' or 'average'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # a class's text has its address

@@ -1,0 +1,300 @@
+"""What token methods have in common: nobody averages; a model walks from node to node, and each visit is one step.
+
+How such a run stands on the waist, whose unit is a round of one step at each node:
+
+- In a round each token makes `visits` visits and then rests. A visit is the method's step at the token's holder, and a
+  hop of the walk. The budget travels with the token: visit t belongs to round t // visits, so whoever receives a token
+  whose budget is used up keeps it until the next round.
+- Where a token comes to rest, its holder tells its neighbors, and each node that hears so for the first time tells its
+  own: a notice of a few bytes crosses each edge once in each direction, for each token. A node's step ends when all of
+  its neighbors have told it of all tokens. By then every token rests, and nothing is left on its links, for these keep
+  the order; no node is left blocked, and none needs to know how far the others are.
+- A node waits for a letter from any neighbor (`Receive`), whether the next one is a token or a notice. What comes of a
+  round that the node has not begun waits for it.
+- So a round ends for all, as it does in gossip: evaluation, checkpoints, records and the simulators need nothing new.
+  Between two rounds the tokens are in the State of their holders.
+- Who is visited is a function of (seed, token, visit): the tokens carry their own counts. What a node does at its m-th
+  visit is a function of m. With one token all is in sequence, so every driver gives the same bits; with several,
+  whoever is first at a node gets its next minibatch, which between processes is a matter of timing, unless
+  `visits` is 1: then all that a round visits rests where it is visited before the round, in order of numbers.
+- Notices carry the loss of the token's visits, so every node returns the same, and a loss that is not finite ends the
+  run at all nodes at once.
+
+A token has a number, counts its visits, and carries the generation that it is of and a digest of what it carries.
+With more than one, they are independent, or those that rest at one node take their mean there (`meeting`).
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, Self
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral.algorithms.algorithm import Algorithm, State
+from decentral.errors import DecentralError
+from decentral.peer import Letter, Payload, Peer
+from decentral.topology.chains import Chain, chain
+from decentral.topology.hops import NOWHERE
+from decentral.topology.hops import uniform as uniform_of
+from decentral.topology.lazy import refuse_changing
+from decentral.topology.stochastic import Kind
+from decentral.topology.topology import Topology
+from decentral.topology.walks import KERNELS, Surroundings, Walk, first_node, key
+
+TOKEN, NOTICE = range(2)
+"""The kinds of letters."""
+
+
+@dataclass(slots=True)
+class Token:
+    """What walks.
+
+    Attributes:
+        number: 0..tokens-1.
+        visit: how many visits it has made, so the number of the next one.
+        generation: 0, and higher for one that took the place of a lost one.
+        came_from: the node before this one, or NOWHERE.
+        loss: the sum over this round's visits.
+        vectors: the model `(d,)`, and what else the method carries, of its shape.
+        counts: `(n,)` float64, visits up to a factor; None where the walk has no use for them.
+    """
+
+    number: int
+    visit: int
+    generation: int
+    came_from: int
+    loss: float
+    vectors: list[Tensor]
+    counts: Tensor | None
+
+    @property
+    def x(self) -> Tensor:
+        """The model `(d,)`."""
+        return self.vectors[0]
+
+    def payload(self) -> Payload:
+        """All of it, as it travels."""
+        carried = self.vectors if self.counts is None else [*self.vectors, self.counts]
+        numbers = torch.tensor([self.number, self.visit, self.generation, self.came_from, digest(carried)])
+        return (*carried, numbers, torch.tensor(self.loss, dtype=torch.float64))
+
+    @classmethod
+    def arrived(cls, letter: Letter, node: int, counted: bool) -> "Token":
+        """The token in a letter.
+
+        Raises:
+            DecentralError: it is not what was sent.
+        """
+        *tensors, numbers, loss = letter.payload
+        number, visit, generation, came_from, sent = numbers.tolist()
+        carried = [tensor.clone() for tensor in tensors]
+        if digest(carried) != sent:
+            raise DecentralError(
+                f"token {number} came damaged from node {letter.sender} to node {node} at visit {visit}: its digest is "
+                f"{digest(carried):08x}, and {sent:08x} was sent; check the memory and the network of both hosts"
+            )
+        counts = carried.pop() if counted else None
+        return cls(number, visit, generation, came_from, float(loss), carried, counts)
+
+
+def digest(tensors: Iterable[Tensor]) -> int:
+    """The CRC of some tensors' bytes; 0 in a dry run, which has no numbers."""
+    checksum = 0
+    for tensor in tensors:
+        if tensor.is_meta:
+            return 0
+        numbers: Any = tensor.detach().contiguous().view(torch.uint8).cpu().numpy()
+        checksum = crc32(numbers, checksum)
+    return checksum
+
+
+@dataclass(slots=True)
+class TokenState(State):
+    """A node's; `x` is the model that it has seen last."""
+
+    held: dict[int, Token]  # by number, those that rest here
+
+
+@dataclass(slots=True)
+class _Round:
+    """What a node knows of a round that is under way."""
+
+    kinds: tuple[Payload, ...]
+    losses: dict[int, float]  # of the tokens of which it has heard that they rest
+    due: int  # notices that neighbors have still to send
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMethod(Algorithm):
+    """A method whose model, or models, walk.
+
+    Args:
+        kernel, alpha, fake_visits: of the walk, as `walks.Walk` has them.
+        target: the share of visits that each node is to have; the kernel's own unless given.
+        tokens: how many walk.
+        visits: of each token, in a round.
+        meeting: what tokens do that rest at one node.
+        chain: the walk on the run's graph, which `on` adds.
+    """
+
+    mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
+    owns_step: ClassVar[bool] = True
+    vectors: ClassVar[int] = 1
+    """Of what shape `(d,)` a token carries how many."""
+
+    kernel: str = "metropolis"
+    alpha: float = 0.0
+    fake_visits: float = 1.0
+    target: Literal["uniform", "degree"] | None = None
+    tokens: int = 1
+    visits: int = 1
+    meeting: Literal["independent", "average"] = "independent"
+    chain: Chain | None = None
+
+    @property
+    def walk(self) -> Walk:
+        """How the tokens hop."""
+        return Walk(self.kernel, self.alpha, self.fake_visits)
+
+    def suited(self, graph: Topology) -> tuple[Topology, str]:
+        refuse_changing(graph, "a walk")
+        degrees = {len(graph.neighbors(node)) for node in range(graph.nodes)}
+        if len(degrees) == 1 or (self.target or KERNELS[self.kernel].natural) == "uniform":
+            return graph, ""
+        return graph, (
+            f"the walk visits the nodes of {graph.name} in proportion to their degrees, and so weighs their losses; "
+            "kernel metropolis or srrw visits all alike"
+        )
+
+    def on(self, graph: Topology) -> Self:
+        return replace(self, chain=chain(graph.graph, self.walk, self.target))
+
+    def init(self, x: Tensor, peer: Peer) -> TokenState:
+        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=self.begun(x, peer))
+
+    def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
+        """The tokens that start at a node."""
+        starting = (k for k in range(self.tokens) if first_node(peer.seed, k, peer.nodes) == peer.node)
+        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts()) for k in starting}
+
+    def carried(self, x: Tensor) -> list[Tensor]:
+        """What a token carries at its start: the model, and zeros."""
+        return [x.clone(), *(torch.zeros_like(x) for _ in range(self._vectors - 1))]
+
+    @property
+    def _vectors(self) -> int:
+        return self.vectors
+
+    def counts(self) -> Tensor | None:
+        """What a token carries of its visits at its start."""
+        assert self.chain is not None, "a token method is made ready for a graph by `on`"
+        return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
+
+    def share(self, state: TokenState, peer: Peer) -> Tensor | None:
+        total = torch.zeros_like(state.x)
+        for token in state.held.values():
+            total.add_(token.x)
+        return total.mul_(peer.nodes / self.tokens)
+
+    async def step(self, state: Any, peer: Peer) -> Tensor:
+        around = self._around(peer)
+        under_way = _Round(self.kinds(state.x), {}, self.tokens * len(around.neighbors))
+        self._meet(state.held)
+        going, state.held = state.held, {}
+        for _, token in sorted(going.items()):
+            await self._host(state, token, under_way, peer)
+        while under_way.due or len(under_way.losses) < self.tokens:
+            letter = await peer.receive(under_way.kinds)
+            if letter.kind == TOKEN:
+                token = Token.arrived(letter, peer.node, self.walk.remembers)
+                await self._host(state, token, under_way, peer)
+            else:
+                under_way.due -= 1
+                await self._hear(letter.payload, under_way, peer)
+        state.held = dict(sorted(state.held.items()))
+        self.look(state)
+        losses = [loss for _, loss in sorted(under_way.losses.items())]
+        return torch.tensor(sum(losses) / len(losses), dtype=state.x.dtype)
+
+    def kinds(self, x: Tensor) -> tuple[Payload, ...]:
+        """The letters of a run on models like `x: (d,)`."""
+        counts, numbers, loss = self.counts(), torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
+        carried = [x] * self._vectors + ([] if counts is None else [counts])
+        return (*carried, numbers, loss), (numbers[:3], loss)
+
+    @abstractmethod
+    async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
+        """The method's step at the token's holder, on the token's vectors in place; returns the loss `()`."""
+
+    def look(self, state: TokenState) -> None:
+        """All tokens rest: a node that holds some has seen the last of them last, whichever came first."""
+        if state.held:
+            state.x.copy_(state.held[max(state.held)].x)
+
+    async def _host(self, state: TokenState, token: Token, under_way: _Round, peer: Peer) -> None:
+        """Visit after visit, until the token goes on or its budget is used up."""
+        while token.visit < (peer.round + 1) * self.visits:
+            loss = await self.visit(state, token, peer)
+            token.loss += 0.0 if loss.is_meta else float(loss)
+            self._remember(token, peer.node)
+            token.visit += 1
+            to = self._next_node(token, peer)
+            token.came_from = peer.node
+            if to != peer.node:
+                await peer.send(to, token.payload(), under_way.kinds)
+                return
+        state.held[token.number] = token
+        numbers = torch.tensor([token.number, token.visit, token.generation])
+        mean, token.loss = token.loss / self.visits, 0.0
+        await self._hear((numbers, torch.tensor(mean, dtype=torch.float64)), under_way, peer)
+
+    async def _hear(self, notice: Payload, under_way: _Round, peer: Peer) -> None:
+        """A token rests; who did not know it tells the neighbors."""
+        numbers, loss = notice
+        if (number := int(numbers[0])) in under_way.losses:
+            return
+        under_way.losses[number] = float(loss)
+        for neighbor in self._around(peer).neighbors.tolist():
+            await peer.send(neighbor, notice, under_way.kinds)
+
+    def _remember(self, token: Token, node: int) -> None:
+        if token.counts is not None:
+            self.count(token.counts, token.visit, node)
+
+    def count(self, counts: Tensor, visit: int, node: int) -> None:  # noqa: ARG002
+        """Note a visit in the token's counts `(n,)`."""
+        counts[node] += 1
+
+    def _next_node(self, token: Token, peer: Peer) -> int:
+        around = self._around(peer)
+        u = float(uniform_of(_key(peer.seed, token.number), token.visit))
+        counts = None if token.counts is None else token.counts.numpy()[around.whose]
+        return around.next_node(u, counts, token.came_from)
+
+    def _around(self, peer: Peer) -> Surroundings:
+        assert self.chain is not None, "a token method is made ready for a graph by `on`"
+        return _surroundings(self.chain, peer.node)
+
+    def _meet(self, held: dict[int, Token]) -> None:
+        if self.meeting == "independent" or len(held) < 2:
+            return
+        together = [token for _, token in sorted(held.items())]
+        for part in range(self._vectors):
+            mean = torch.stack([token.vectors[part] for token in together]).mean(0)
+            for token in together:
+                token.vectors[part].copy_(mean)
+
+
+@lru_cache(maxsize=4096)
+def _surroundings(chain: Chain, node: int) -> Surroundings:
+    return chain.surroundings(node)
+
+
+@lru_cache(maxsize=4096)
+def _key(seed: int, token: int) -> np.uint64:
+    return key(seed, token)

@@ -1,0 +1,85 @@
+"""The `algorithm:` sections of token methods: a model walks from node to node, and nobody averages.
+
+A round gives each token `visits` visits. With more of them fewer notices of a round's end are sent for each visit.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from decentral.config.section import Section
+
+
+class TokenSection(Section):
+    """What all token methods are told."""
+
+    centralized: ClassVar[bool] = False
+    kernel: Literal["simple", "weighted", "metropolis", "non-backtracking", "srrw", "hdt"] = "metropolis"
+    """How tokens hop; `decentral topology walk` explains and measures each."""
+    alpha: float = Field(0.0, ge=0)
+    """How strongly visits repel, for the kernels srrw and hdt."""
+    fake_visits: float = Field(1.0, gt=0)
+    """What the counts of srrw and hdt begin with, at a node of mean target."""
+    target: Literal["uniform", "degree"] | None = None
+    """The share of visits that each node is to have; the kernel's own unless given."""
+    tokens: int = Field(1, ge=1, le=100_000)
+    """How many models walk."""
+    visits: int = Field(1, ge=1)
+    """Visits of each token in a round. A node waits for a round's end no longer than transport.timeout_s without a
+    message."""
+    meeting: Literal["independent", "average"] = "independent"
+    """What tokens do that rest at one node between two rounds: nothing, or take their mean."""
+
+
+class RandomWalkSGD(TokenSection):
+    """Random-walk SGD, also Markov chain gradient descent (Sun, Sun and Yin 2018): each visit is one step."""
+
+    name: Literal["mcgd"]
+    decay: float = Field(0.0, ge=0, le=1)
+    """q: visit t = 0, 1, ... steps with the learning rate times (t + 2)^-q."""
+    step_by: Literal["sgd", "heavy-ball", "adam"] = "sgd"
+    """How the model steps; what heavy-ball and adam remember walks with it."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Momentum of heavy-ball, and the decay of adam's first moment."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of adam's second moment."""
+    epsilon: float = Field(1e-8, gt=0)
+    """What adam adds to the root of the second moment."""
+
+
+class SASRRW(RandomWalkSGD):
+    """SA-SRRW (Hu, Doshi and Eun 2024): random-walk SGD along a walk that is repelled by where it has been."""
+
+    name: Literal["sa-srrw"]  # type: ignore[assignment]
+    kernel: Literal["srrw", "hdt"] = "srrw"
+    """How tokens hop."""
+    alpha: float = Field(5.0, ge=0)
+    """How strongly visits repel: 1 is safe, 5 to 10 are usual, 0 is the kernel metropolis."""
+    decay: float = Field(0.9, ge=0, le=1)
+    """b: visit t = 0, 1, ... steps with the learning rate times (t + 2)^-b."""
+    gamma_decay: float = Field(0.8, gt=0, le=1)
+    """a: the visit counts for (t + 2)^-a of all; 1 counts visits. Below b, alpha gains most."""
+
+
+class Walkman(TokenSection):
+    """Walkman (Mao et al. 2020): ADMM by a walking token, exact with heterogeneous data at a constant learning rate."""
+
+    name: Literal["walkman"]
+    kernel: Literal["simple", "weighted", "metropolis", "non-backtracking", "srrw", "hdt"] = "simple"
+    """How the token hops."""
+    tokens: Literal[1] = 1
+    """One model walks."""
+    variant: Literal["gradient", "proximal"] = "gradient"
+    """What a visit costs: one gradient, or inner_steps of them towards the proximal point."""
+    inner_steps: int = Field(10, ge=1)
+    """Gradients of a proximal visit."""
+    inner_lr: float = Field(0.1, gt=0)
+    """Learning rate of these; at most 1 over the smoothness."""
+
+
+class TokenGossip(TokenSection):
+    """Gossip through tokens: each node trains a model of its own, and walking models pull them together."""
+
+    name: Literal["token-gossip"]
+    pull: float = Field(0.5, gt=0, lt=1)
+    """p: how far a visit moves the node's model and the token's towards each other; at 0.5 they meet."""

@@ -1,0 +1,106 @@
+"""Where the letters of all links of one node come together, in the order in which they are there.
+
+Each link has a reader, a thread that sleeps in the link until a letter is there; so a node that waits takes no time of
+its core, and two that send to each other at once both find a reader at the other end. Where a link can only be polled
+(MPI moves messages in its calls alone), it is polled while the node waits, with naps.
+"""
+
+from collections.abc import Mapping
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic
+from typing import NamedTuple
+from zlib import crc32
+
+from torch import Tensor
+
+from decentral.transport.frames import HEADER_BYTES, FrameError, read_header
+from decentral.transport.links import BrokenLinkError, Link
+
+FAREWELL = crc32(b"farewell")
+"""The signature of the frame without a payload that is a link's last."""
+
+NAPS_S = 1e-4, 1e-3
+"""The first and the longest nap between two polls of links that have no readers."""
+
+
+class Came(NamedTuple):
+    """What came over the link to a neighbor: a frame, or the news that nothing more will."""
+
+    neighbor: int
+    frame: Tensor | BrokenLinkError
+
+
+class Inbox:
+    """All links of one node, being read.
+
+    Args:
+        node: this one.
+        links: by neighbor.
+        size: bytes of the longest letter.
+    """
+
+    def __init__(self, node: int, links: Mapping[int, Link], size: int) -> None:
+        self._size = size
+        self._came: SimpleQueue[Came] = SimpleQueue()
+        self._readers: list[Thread] = []
+        self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
+        for neighbor, link in links.items():
+            if not link.polled:
+                name = f"letters-{node}-{neighbor}"
+                self._readers.append(Thread(target=self._read, args=(neighbor, link), name=name, daemon=True))
+                self._readers[-1].start()
+
+    def _read(self, neighbor: int, link: Link) -> None:
+        """A reader's work: until the farewell, or until the link breaks."""
+        try:
+            while True:
+                frame = link.next(self._size)
+                last = is_farewell(frame)
+                self._came.put(Came(neighbor, frame))
+                if last:
+                    return
+        except BrokenLinkError as error:
+            self._came.put(Came(neighbor, error))
+
+    def next(self, deadline: float) -> Came | None:
+        """What comes next; None where nothing does until the deadline, a time of `monotonic`."""
+        nap_s = NAPS_S[0]
+        while True:
+            if (came := self._poll()) is not None:
+                return came
+            left_s = max(deadline - monotonic(), 1e-5)
+            try:
+                return self._came.get(timeout=min(nap_s, left_s) if self._polled else left_s)
+            except Empty:
+                if monotonic() >= deadline:
+                    return None
+            nap_s = min(2 * nap_s, NAPS_S[1])
+
+    def _poll(self) -> Came | None:
+        for neighbor, link in [*self._polled.items()]:
+            try:
+                frame = link.poll(self._size)
+            except BrokenLinkError as error:
+                del self._polled[neighbor]
+                return Came(neighbor, error)
+            if frame is not None:
+                if is_farewell(frame):
+                    del self._polled[neighbor]
+                return Came(neighbor, frame)
+        return None
+
+    def drain(self, deadline: float) -> None:
+        """Read on until all links have ended, or the deadline has passed."""
+        while self._polled and self.next(deadline) is not None:
+            pass
+        for reader in self._readers:
+            reader.join(max(deadline - monotonic(), 0.01))
+
+
+def is_farewell(frame: Tensor) -> bool:
+    """Whether a frame is the last of its link."""
+    try:
+        return read_header(frame[:HEADER_BYTES].numpy().tobytes()).signature == FAREWELL
+    except FrameError:
+        return False
