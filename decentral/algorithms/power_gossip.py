@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,8 @@ from decentral.algorithms.algorithm import Algorithm, State
 from decentral.errors import ConfigError
 from decentral.peer import Block, Layout, Payload, Peer
 from decentral.seeding import stream
-from decentral.topology.stochastic import Kind
+from decentral.topology.mixing import Row
+from decentral.topology.stochastic import Floats, Kind
 from decentral.topology.topology import Topology
 
 NEGLIGIBLE = 1e-4
@@ -98,17 +100,18 @@ class PowerGossip(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         state.local.step(gradient)
         matrices, others = pieces_of(peer.layout, self.rank)
-        if peer.row().to:
+        row = peer.row()
+        if row.to:
             for iteration in range(self.iterations if matrices else 1):
-                await self._iterate(state, peer, matrices, others if iteration == 0 else [], iteration)
+                await self._iterate(state, peer, row, matrices, others if iteration == 0 else [], iteration)
         return loss
 
     async def _iterate(
-        self, state: PowerGossipState, peer: Peer, matrices: list[Piece], others: list[Piece], iteration: int
+        self, state: PowerGossipState, peer: Peer, row: Row, matrices: list[Piece], others: list[Piece], iteration: int
     ) -> None:
-        weights, turn = peer.row().weights, peer.round * self.iterations + iteration
+        weights, turn = row.weights, peer.round * self.iterations + iteration
         odd = turn % 2 == 1
-        known = {j: _orthonormal(state.factors.get(j), state.x, matrices, peer, j, turn) for j in peer.row().to}
+        known = {j: _orthonormal(state.factors.get(j), state.x, matrices, peer, j, turn) for j in row.to}
         found = {j: _products(state.x, matrices, factors, odd) for j, factors in known.items()}
         rest = torch.cat([state.x[:0], *(piece.block.of(state.x).reshape(-1) for piece in others)])
         payloads = {j: tuple(part for part in (found[j], rest) if part.numel()) for j in found}
@@ -170,30 +173,34 @@ def _orthonormal(factors: Tensor | None, x: Tensor, matrices: list[Piece], peer:
     total = sum(rank * length for rank, length in sizes)
     if x.is_meta:
         return x.new_empty(total)
-    held = _drawn(total, peer, j, turn) if factors is None else factors
-    made = held.to(x.device, torch.float64, copy=True)
-    for place, rows in enumerate(_split(made, sizes)):
-        for i in range(len(rows)):
+    held = _drawn(total, peer, j, turn) if factors is None else factors.double().cpu().numpy()
+    made, start = np.array(held), 0
+    for rank, length in sizes:
+        rows = made[start : start + rank * length].reshape(rank, length)
+        for i in range(rank):
             if not _made_orthonormal(rows, i):
-                rows[i] = _split(_drawn(total, peer, j, turn).to(x.device), sizes)[place][i]
+                rows[i] = _drawn(total, peer, j, turn)[start : start + rank * length].reshape(rank, length)[i]
                 _made_orthonormal(rows, i)
-    return made.to(x.dtype)
+        start += rank * length
+    return torch.from_numpy(made).to(x.device, x.dtype)
 
 
-def _drawn(size: int, peer: Peer, j: int, turn: int) -> Tensor:
+def _drawn(size: int, peer: Peer, j: int, turn: int) -> Floats:
     """Normally distributed numbers, the same at both ends of an edge."""
     edge = f"power gossip {min(peer.node, j)}-{max(peer.node, j)} {turn}"
-    return torch.from_numpy(stream(peer.seed, -1, edge).standard_normal(size))
+    return stream(peer.seed, -1, edge).standard_normal(size)
 
 
-def _made_orthonormal(rows: Tensor, i: int) -> bool:
+def _made_orthonormal(rows: Floats, i: int) -> bool:
     """Whether there is more than rounding of row i beside those before it; then it is orthogonal to them, of length 1.
 
     What is left by rounding would not be the same at two ends that compute on different machines.
     """
-    before = rows[i].norm()
+    before = np.linalg.norm(rows[i])
     for _ in range(2 if i else 0):
         rows[i] -= (rows[:i] @ rows[i]) @ rows[:i]
-    length = rows[i].norm()
+    length = np.linalg.norm(rows[i])
+    if not length > NEGLIGIBLE * before:
+        return False
     rows[i] /= length
-    return bool(length > NEGLIGIBLE * before)
+    return True
