@@ -16,8 +16,8 @@ One that keeps less than 1/128 takes so many rounds to get anywhere that it is s
 shares time alone is different: in delta' / delta as many rounds the same comes about, if what a round does besides is
 scaled by delta / delta'. So the consensus step for delta is that for delta', times delta / delta'. The same is done
 where the share depends on how many numbers there are (qsgd with one norm for a large vector). Against searches with all
-numbers on a ring of 9 that gave, for top-k and random-k of 1/400 and for qsgd of 40,000 numbers, the same gamma of the
-grid or the next one; for low-rank of a matrix (64, 256), one that was smaller by a factor of up to 1.8.
+numbers on a ring of 9 it was within one step of the grid for top-k and random-k of 1/400 and for qsgd of 40,000
+numbers; for low-rank of a matrix (64, 256) it was smaller, by a factor of up to 1.8.
 """
 
 from math import pi, sqrt
