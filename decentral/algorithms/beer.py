@@ -22,14 +22,14 @@ Reference: Zhao, Li, Li, Richtarik and Chi 2022 (arXiv:2201.13320), Algorithm 1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State, buffer
 from decentral.algorithms.flow import correction
-from decentral.algorithms.public_copy import PublicCopy, contractive
+from decentral.algorithms.public_copy import PublicCopy, contractive, settled
 from decentral.algorithms.public_flow import PublicFlow
 from decentral.compression import Compressor, Named, Space, compressor_of
 from decentral.peer import Peer
@@ -51,7 +51,7 @@ class BEER(Algorithm):
     mixing: ClassVar[Kind] = "symmetric"
 
     compression: Named
-    consensus_step: float  # gamma
+    consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before the first round
 
     @property
     def starts_alike(self) -> bool:
@@ -74,7 +74,7 @@ class BEER(Algorithm):
 
     async def step(self, state: BEERState, peer: Peer) -> Tensor:
         compressor = compressor_of(self.compression, Space.of(state.x, peer.layout))
-        return await track(state, lambda gradient: gradient, self.consensus_step, compressor, peer)
+        return await track(state, lambda gradient: gradient, settled(self.consensus_step), compressor, peer)
 
 
 async def track(

@@ -14,7 +14,7 @@ Reference: Islamov, Gao and Stich 2024 (arXiv:2405.20114), Algorithm 1.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from decentral.algorithms.algorithm import Algorithm, buffer
 from decentral.algorithms.beer import BEERState, track
 from decentral.algorithms.flow import correction
-from decentral.algorithms.public_copy import PublicCopy, contractive
+from decentral.algorithms.public_copy import PublicCopy, contractive, settled
 from decentral.algorithms.public_flow import PublicFlow
 from decentral.compression import Named, Space, compressor_of
 from decentral.peer import Peer
@@ -41,7 +41,7 @@ class MoTEF(Algorithm):
     mixing: ClassVar[Kind] = "symmetric"
 
     compression: Named
-    consensus_step: float  # gamma
+    consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before the first round
     momentum_step: float = 0.1  # lambda
 
     @property
@@ -69,4 +69,4 @@ class MoTEF(Algorithm):
             return state.momentum.lerp_(gradient, self.momentum_step if peer.round else 1.0)
 
         compressor = compressor_of(self.compression, Space.of(state.x, peer.layout))
-        return await track(state, momentum, self.consensus_step, compressor, peer)
+        return await track(state, momentum, settled(self.consensus_step), compressor, peer)

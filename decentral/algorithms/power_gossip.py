@@ -22,50 +22,20 @@ Reference: Vogels, Karimireddy and Jaggi 2020 (arXiv:2008.01425), Algorithms 1 a
 gossip, since all begin alike; here it comes after the first local step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
+from decentral.algorithms.thin_factors import Piece, add_products, orthonormal, pieces_of, products
 from decentral.errors import ConfigError
-from decentral.peer import Block, Layout, Payload, Peer
-from decentral.seeding import stream
+from decentral.peer import Payload, Peer
+from decentral.topology.mixing import Row
 from decentral.topology.stochastic import Kind
 from decentral.topology.topology import Topology
-
-NEGLIGIBLE = 1e-4
-"""What a column may leave of itself beside those before it, as a share, and count as nothing but rounding."""
-
-
-class Piece(NamedTuple):
-    """A parameter tensor as a matrix, by its first dimension; of rank 0, as it is."""
-
-    block: Block
-    rows: int
-    columns: int
-    rank: int
-
-    def of(self, flat: Tensor, odd: bool) -> Tensor:
-        """A view `(rows, columns)` of a flat vector, or its transpose, which odd iterations multiply."""
-        matrix = self.block.of(flat).view(self.rows, self.columns)
-        return matrix.T if odd else matrix
-
-
-def pieces_of(layout: Layout, rank: int) -> tuple[list[Piece], list[Piece]]:
-    """The matrices that are sent as factors of rank r, and the tensors that are sent as they are."""
-    pieces = [_piece(block, rank) for block in layout]
-    return [piece for piece in pieces if piece.rank], [piece for piece in pieces if not piece.rank]
-
-
-def _piece(block: Block, rank: int) -> Piece:
-    rows = block.shape[0] if block.shape else 1
-    columns = torch.Size(block.shape[1:]).numel()
-    rank = min(rank, rows, columns)
-    is_smaller = len(block.shape) > 1 and rank * (rows + columns) < 2 * rows * columns
-    return Piece(block, rows, columns, rank if is_smaller else 0)
 
 
 @dataclass(slots=True)
@@ -98,18 +68,19 @@ class PowerGossip(Algorithm):
         loss, gradient = await peer.gradient(state.x)
         state.local.step(gradient)
         matrices, others = pieces_of(peer.layout, self.rank)
-        if peer.row().to:
+        row = peer.row()
+        if row.to:
             for iteration in range(self.iterations if matrices else 1):
-                await self._iterate(state, peer, matrices, others if iteration == 0 else [], iteration)
+                await self._iterate(state, peer, row, matrices, others if iteration == 0 else [], iteration)
         return loss
 
     async def _iterate(
-        self, state: PowerGossipState, peer: Peer, matrices: list[Piece], others: list[Piece], iteration: int
+        self, state: PowerGossipState, peer: Peer, row: Row, matrices: list[Piece], others: list[Piece], iteration: int
     ) -> None:
-        weights, turn = peer.row().weights, peer.round * self.iterations + iteration
+        weights, turn = row.weights, peer.round * self.iterations + iteration
         odd = turn % 2 == 1
-        known = {j: _orthonormal(state.factors.get(j), state.x, matrices, peer, j, turn) for j in peer.row().to}
-        found = {j: _products(state.x, matrices, factors, odd) for j, factors in known.items()}
+        known = {j: orthonormal(state.factors.get(j), state.x, matrices, peer, j, turn) for j in row.to}
+        found = {j: products(state.x, matrices, factors, odd) for j, factors in known.items()}
         rest = torch.cat([state.x[:0], *(piece.block.of(state.x).reshape(-1) for piece in others)])
         payloads = {j: tuple(part for part in (found[j], rest) if part.numel()) for j in found}
         received = await peer.exchange_each(payloads)
@@ -118,7 +89,7 @@ class PowerGossip(Algorithm):
                 # The same bits at both ends, since both take the lower node's from the higher one's.
                 difference = payload[0] - found[j] if peer.node < j else found[j] - payload[0]
                 sign = 1 if peer.node < j else -1
-                _add_products(state.x, matrices, difference, known[j], odd, sign * self.diffusion * weights[j])
+                add_products(state.x, matrices, difference, known[j], odd, sign * self.diffusion * weights[j])
                 state.factors[j] = difference
         if others:
             self._mix_rest(state.x, others, rest, received, weights)
@@ -138,62 +109,3 @@ class PowerGossip(Algorithm):
         for piece, part in zip(others, parts, strict=True):
             view = piece.block.of(x)
             view.add_(part.view(view.shape))
-
-
-def _split(factors: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The factors `(r, length)` of each matrix, views of a flat vector."""
-    parts = torch.split(factors, [rank * length for rank, length in sizes])
-    return [part.view(size) for part, size in zip(parts, sizes, strict=True)]
-
-
-def _sizes(matrices: list[Piece], of_rows: bool) -> list[tuple[int, int]]:
-    return [(piece.rank, piece.rows if of_rows else piece.columns) for piece in matrices]
-
-
-def _products(x: Tensor, matrices: list[Piece], known: Tensor, odd: bool) -> Tensor:
-    """(M Q)^T of each matrix, or (M^T P)^T, as a flat vector."""
-    factors = _split(known, _sizes(matrices, of_rows=odd))
-    parts = [factor @ piece.of(x, odd).T for piece, factor in zip(matrices, factors, strict=True)]
-    return torch.cat([x[:0], *(part.reshape(-1) for part in parts)])
-
-
-def _add_products(x: Tensor, matrices: list[Piece], found: Tensor, known: Tensor, odd: bool, weight: float) -> None:
-    """M += weight P Q^T of each matrix, or M^T += weight Q P^T."""
-    outer, inner = _split(found, _sizes(matrices, of_rows=not odd)), _split(known, _sizes(matrices, of_rows=odd))
-    for piece, found_factor, known_factor in zip(matrices, outer, inner, strict=True):
-        piece.of(x, odd).add_(found_factor.T @ known_factor, alpha=weight)
-
-
-def _orthonormal(factors: Tensor | None, x: Tensor, matrices: list[Piece], peer: Peer, j: int, turn: int) -> Tensor:
-    """What both ends of the edge to j hold, made orthonormal matrix by matrix, as a flat vector."""
-    sizes = _sizes(matrices, of_rows=turn % 2 == 1)
-    total = sum(rank * length for rank, length in sizes)
-    if x.is_meta:
-        return x.new_empty(total)
-    held = _drawn(total, peer, j, turn) if factors is None else factors
-    made = held.to(x.device, torch.float64, copy=True)
-    for place, rows in enumerate(_split(made, sizes)):
-        for i in range(len(rows)):
-            if not _made_orthonormal(rows, i):
-                rows[i] = _split(_drawn(total, peer, j, turn).to(x.device), sizes)[place][i]
-                _made_orthonormal(rows, i)
-    return made.to(x.dtype)
-
-
-def _drawn(size: int, peer: Peer, j: int, turn: int) -> Tensor:
-    """Normally distributed numbers, the same at both ends of an edge."""
-    edge = f"power gossip {min(peer.node, j)}-{max(peer.node, j)} {turn}"
-    return torch.from_numpy(stream(peer.seed, -1, edge).standard_normal(size))
-
-
-def _made_orthonormal(rows: Tensor, i: int) -> bool:
-    """Whether there is more than rounding of row i beside those before it; then it is orthogonal to them, of length 1.
-
-    What is left by rounding would not be the same at two ends that compute on different machines.
-    """
-    before = rows[i].norm()
-    for _ in range(2 if i else 0):
-        rows[i] -= (rows[:i] @ rows[i]) @ rows[:i]
-    length = rows[i].norm()
-    rows[i] /= length
-    return bool(length > NEGLIGIBLE * before)

@@ -9,11 +9,11 @@ is a schedule. Of 20 gammas from .001 to 1, evenly spaced in the logarithm, it i
 
 Koloskova et al. 2019 (arXiv:1902.00340) tune theirs so. What their theorem guarantees is about 1000 times smaller.
 
-The largest is tried first. One with which E grows again is given up, and so is one that is clearly behind the best so
-far after a quarter of the steps; the search ends once three in a row did no better. There are 1000 steps where 1 % is
-sent, down to 500 where more is, and on more than 64 nodes fewer, down to 250. On one core of a busy machine that took
-1.6 s for a ring of 16, 8 s for one of 64, 10 s for 256 and 40 s for 1000; a complete graph of 1000, with its million
-weights, takes minutes. All is drawn from a fixed seed, so every process finds the same.
+The largest is tried first. One with which E grows large again is given up, and so is one that is clearly behind the
+best so far after a quarter of the steps; the search ends once three in a row did no better. There are 1000 steps where
+1 % is sent, down to 500 where more is, and on more than 64 nodes fewer, down to 250. On one core of a busy machine that
+took 1.6 s for a ring of 16, 8 s for one of 64, 10 s for 256 and 40 s for 1000; a complete graph of 1000, with its
+million weights, takes minutes. All is drawn from a fixed seed, so every process finds the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +44,8 @@ LARGE, SIZE_ON_LARGE = 64, 400
 _CHECKED_EVERY = 25
 _GROWN, _BEHIND = 3.0, 1.5
 """How many times its least, and how many times the best one's, E may be."""
+_LITTLE = 0.1
+"""Of the E at the start: less than that may come and go, as it does with sign."""
 _ENOUGH = 1e-10
 """Of the E at the start: what float32 can still tell."""
 
@@ -160,7 +162,7 @@ class _Gossip:
                 x += self._number(gamma) * (self._mixings[step % len(self._mixings)] @ h - h)
                 if (step + 1) % _CHECKED_EVERY == 0 or unfit:
                     left.append(_error(x, h) / first)
-                    if unfit or not left[-1] <= _GROWN * min(left):
+                    if unfit or not left[-1] <= max(_LITTLE, _GROWN * min(left)):
                         return Trial(gamma, tuple(left[1:]), "diverges")
                     if self._is_behind(left[1:], best):
                         return Trial(gamma, tuple(left[1:]), f"is behind after {step + 1} steps")

@@ -8,7 +8,7 @@ numbers there are. So a search takes 1000 numbers (400 on large graphs) where a 
     low-rank                              a square matrix of rank 1 of the same share as the matrix of which least is
                                           kept; of normally distributed numbers the first r of min(m, n) singular
                                           values hold about r (1/sqrt(m) + 1/sqrt(n))^2
-    the others                            the same options, on one tensor; of sign, 40,000 numbers
+    the others                            the same options, on one tensor
 
 Values that are rounded so little that it does not matter, such as bf16 of top-k, count as they are.
 
@@ -16,8 +16,8 @@ One that keeps less than 1/128 takes so many rounds to get anywhere that it is s
 shares time alone is different: in delta' / delta as many rounds the same comes about, if what a round does besides is
 scaled by delta / delta'. So the consensus step for delta is that for delta', times delta / delta'. The same is done
 where the share depends on how many numbers there are (qsgd with one norm for a large vector). Against searches with all
-numbers on a ring of 9 that gave, for top-k and random-k of 1/400 and for qsgd of 40,000 numbers, the same gamma of the
-grid or the next one; for low-rank of a matrix (64, 256), one that was smaller by a factor of up to 1.8.
+numbers on a ring of 9 it was within one step of the grid for top-k and random-k of 1/400 and for qsgd of 40,000
+numbers; for low-rank of a matrix (64, 256) it was smaller, by a factor of up to 1.8.
 """
 
 from math import pi, sqrt
@@ -35,8 +35,6 @@ from decentral.errors import ConfigError
 from decentral.peer import Block
 
 SIZE = 1000
-SIGNS = 40
-"""Times as many numbers for sign: it moves all by as much, so it matters how far out the largest is."""
 _SURE = 0.98
 """Of a share of the values that is larger, the values count as they are."""
 LEAST = 1 / 128
@@ -67,7 +65,7 @@ def stand_in(section: Any, space: Space, numbers: int = SIZE) -> StandIn:
         )
     if isinstance(compressor, LowRank):
         return _low_rank(section, compressor, numbers)
-    size = min(space.size, SIGNS * numbers if isinstance(compressor, Sign) else numbers)
+    size = min(space.size, numbers)
     if isinstance(compressor, Sparse) and kept(compressor.values) > _SURE:
         section = section.model_copy(update={"values": config.NoCompression(name="none")})
     smaller = _sparser(section, compressor, size) if isinstance(compressor, Sparse) else section

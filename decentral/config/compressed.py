@@ -7,6 +7,8 @@ from pydantic import Field
 from decentral.config.compression import QSGD, Compression
 from decentral.config.section import Section
 
+ConsensusStep = Literal["auto"] | Annotated[float, Field(gt=0, le=1)]
+
 
 class Choco(Section):
     """CHOCO-SGD (Koloskova et al. 2019, 2020): public copies of models, kept up by compressed differences."""
@@ -15,7 +17,7 @@ class Choco(Section):
     name: Literal["choco"]
     compression: Compression
     """What is sent of the difference between a model and its public copy; any contractive compressor."""
-    consensus_step: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] = "auto"
+    consensus_step: ConsensusStep = "auto"
     """gamma: how far a model goes to what its neighbors' copies say; the less is sent, the smaller it must be. auto: by
     a search of a second or two, offline, on the run's own graph and compressor."""
     order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
@@ -49,8 +51,9 @@ class BEER(Section):
     name: Literal["beer"]
     compression: Compression
     """What is sent of each of the two differences in a round; any contractive compressor."""
-    consensus_step: float = Field(gt=0, le=1)
-    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be."""
+    consensus_step: ConsensusStep = "auto"
+    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be. auto: by a
+    search, as in choco."""
 
 
 class MoTEF(Section):
@@ -60,8 +63,9 @@ class MoTEF(Section):
     name: Literal["motef"]
     compression: Compression
     """What is sent of each of the two differences in a round; any contractive compressor."""
-    consensus_step: float = Field(gt=0, le=1)
-    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be."""
+    consensus_step: ConsensusStep = "auto"
+    """gamma: how far mixing goes to what neighbors' copies say; the less is sent, the smaller it must be. auto: by a
+    search, as in choco."""
     momentum_step: float = Field(0.1, gt=0, le=1)
     """lambda: how far a momentum goes to the new gradient; 1 is BEER."""
 

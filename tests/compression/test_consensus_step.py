@@ -74,6 +74,11 @@ def test_a_schedule_is_searched_turn_by_turn() -> None:
     assert changing.gamma < 1
 
 
+def test_what_comes_and_goes_far_down_is_no_divergence() -> None:
+    """Sign moves every number by as much, so once all but a few have arrived, E swings by factors of 10, at 1e-8."""
+    assert search(ring(3), {"name": "sign"}, Space(1210, torch.float32)).gamma == 1
+
+
 def test_one_node_needs_no_partner() -> None:
     alone = Topology.static("alone", nx.empty_graph(1), "metropolis")
     assert search(alone, TOP | {"fraction": 0.5}, WIDE).gamma == 1
@@ -111,9 +116,9 @@ def test_a_count_is_scaled_with_the_numbers(section: dict[str, Any], size: int, 
 
 
 def test_what_does_not_depend_on_the_count_stays() -> None:
-    for name, size in {"sign": 40_000, "int8": 1000, "block-top-k": 1000, "natural": 1000}.items():
+    for name in ("sign", "int8", "block-top-k", "natural"):
         made = found({"name": name}, 10**6)
-        assert (made.section, made.space.size, made.scale) == (section_of(name), size, 1.0)
+        assert (made.section, made.space.size, made.scale) == (section_of({"name": name}), 1000, 1.0)
 
 
 def test_one_norm_for_many_numbers_keeps_less_of_each() -> None:

@@ -20,6 +20,7 @@ from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.lead import LEAD
 from decentral.algorithms.motef import MoTEF
 from decentral.compression import Space, compressor_of
+from decentral.compression.consensus_step import search
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 from decentral.topology.topology import Topology
@@ -115,6 +116,17 @@ def test_unequal_data_leave_no_bias_where_it_is_corrected(
 ) -> None:
     """Though LEAD sends 2 bits a number, and BEER a fifth of them."""
     assert least <= error(method, Quadratics.draw(4), rounds) <= most
+
+
+def test_beer_does_best_with_the_consensus_step_that_a_search_finds() -> None:
+    """Its models and what it tracks are gossiped as the search does it: half the step is slower, and twice diverges."""
+    problem = Quadratics.draw(4)
+    gamma = search(graph("path-4"), TOP, Space(DIMENSION, torch.float64)).gamma
+    found, half, twice = (
+        error(BEER(local=sgd(0.1), compression=TOP, consensus_step=step), problem, 400)
+        for step in (gamma, gamma / 2, 2 * gamma)
+    )
+    assert found < 1e-2 * min(half, twice)
 
 
 RANDOM = {"name": "random-k", "k": 3, "shared": False}
