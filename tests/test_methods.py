@@ -56,6 +56,8 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"algorithm": "dsgd"}, {"topology": "ring"}], ["dsgd ring", "dsgd ring 2", "dsgd ring 3"]),
         ([{"label": "dsgd ring", "topology": "torus"}], ["dsgd ring 2", "dsgd ring"]),
         ([{"algorithm": "ddp", "topology": "torus"}], ["dsgd ring", "ddp"]),
+        ([{"algorithm": {"name": "diloco", "every": 20}}], ["dsgd ring", "diloco tau=20"]),
+        ([{"algorithm": {"name": "sparta", "order": "adapt-while-communicate"}}], ["dsgd ring", "sparta awc ring"]),
         ([{"algorithm": HIERARCHICAL}], ["dsgd ring", "hierarchical 4 slices awc ring tau=2"]),
         ([{"algorithm": "lead"}], ["dsgd ring", "lead ring qsgd norm=inf block=512"]),
         (
