@@ -106,7 +106,7 @@ def deepsqueeze(C: Coded, gamma: float) -> Equations:
             half = X - sgd.step(grad(X), at=X)
             sent = C(half + E, k, 0)
             E = half + E - sent
-            X = half + gamma * (W - np.eye(len(W))) @ sent
+            X = half + gamma * (W @ sent - sent)
         return X
 
     return equations

@@ -38,17 +38,16 @@ def diloco(H: int, gamma: float, beta: float) -> Equations:
 
 
 def gasloc(H: int, lr: float, gamma: float, mixed: bool) -> Equations:
-    """Theta+ = Y - L Y + gamma (Y - Y before), Y = Theta + lr G, with the Laplacian L = I - W; or of W Y."""
+    """Theta+ = W Y + gamma (Y - Y before), Y = Theta + lr G; or of W Y."""
 
     def equations(X: Matrix, W: Matrix, grad: Gradients, sgd: Sgd, rounds: int, every: int = 1) -> Matrix:
         Theta = before = X
-        L = np.eye(len(W)) - W
         for k in range(rounds):
             X = X - sgd.step(grad(X), at=X)
             if (k + 1) % H == 0:
                 Y = Theta + lr * (X - Theta)
                 of = W @ Y if mixed else Y
-                X = Theta = Y - L @ Y + gamma * (of - before)
+                X = Theta = W @ Y + gamma * (of - before)
                 before = of
         return X
 
