@@ -7,6 +7,7 @@ import pytest
 
 from decentral.measure.consensus_steps import FILE
 from tests.cli.conftest import Command
+from tests.cli.test_processes import finished
 
 CHOCO = ("-s", "algorithm={name: choco, compression: {name: top-k, fraction: 0.5}}", "-s", "baselines=[]")
 
@@ -41,9 +42,10 @@ def test_another_value_is_refused(decentral: Command, small: Path, value: str, f
 
 
 @pytest.mark.processes
-def test_processes_take_what_their_launcher_found(decentral: Command, small: Path) -> None:
+def test_processes_take_what_their_launcher_found(small: Path) -> None:
     pair = ("-s", "nodes=2", "-s", "rounds=4", "-s", "topology={name: tree, branching: 1}")
-    result = decentral("train", str(small), *CHOCO, *pair, "--out", "run", "--json")
+    code, out, err = finished(small.parent, "train", small.name, *CHOCO, *pair, "--out", "run", "--json")
+    assert code == 0, err
     (found,) = loads((small.parent / "run" / FILE).read_text()).values()
-    assert result.json["methods"][0]["consensus_step"] == found["consensus_step"]
-    assert result.err.count("consensus step ") == 1
+    assert loads(out)["methods"][0]["consensus_step"] == found["consensus_step"]
+    assert err.count("consensus step ") == 1
