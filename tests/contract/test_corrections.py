@@ -122,11 +122,11 @@ def test_quasi_global_momentum_alone(nesterov: bool) -> None:
     np.testing.assert_allclose(run.states[0].momentum.numpy()[None], mhat, rtol=0, atol=1e-12)  # type: ignore[attr-defined]
 
 
-SOLITARY = [
+SOLITARY = [  # relay-sgd needs a tree of all nodes, and counts those that it has not heard of
     pytest.param(name, case, id=f"{name} {label}")
     for name, cases in CASES.items()
     for label, case in cases.items()
-    if case.brief and case.tolerance is None and not (case.by_node or case.centralized)
+    if case.brief and case.tolerance is None and not (case.by_node or case.centralized or name == "relay-sgd")
 ]
 
 

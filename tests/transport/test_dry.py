@@ -30,6 +30,7 @@ def variants() -> Iterator[tuple[str, Algorithm]]:
         **dict.fromkeys(("choco", "beer", "motef", "deepsqueeze"), sign | half),
         **dict.fromkeys(("dcd", "ecd"), sign),
         "lead": {"compression": "qsgd"},
+        "sparseloco": sign | half,
     }
     for name, method in ALGORITHMS.items():
         yield name, method(local=LOCAL, **required.get(name, {}))
