@@ -30,7 +30,8 @@ def variants() -> Iterator[tuple[str, Algorithm]]:
         **dict.fromkeys(("choco", "beer", "motef", "deepsqueeze"), sign | half),
         **dict.fromkeys(("dcd", "ecd"), sign),
         "lead": {"compression": "qsgd"},
-        "sparseloco": sign | half,
+        **dict.fromkeys(("gasloc", "noloco", "diloco", "fedavg"), {"every": 2}),
+        "sparseloco": sign | half | {"every": 2},
     }
     for name, method in ALGORITHMS.items():
         yield name, method(local=LOCAL, **required.get(name, {}))
