@@ -30,7 +30,7 @@ def variants() -> Iterator[tuple[str, Algorithm]]:
         **dict.fromkeys(("choco", "beer", "motef", "deepsqueeze"), sign | half),
         **dict.fromkeys(("dcd", "ecd"), sign),
         "lead": {"compression": "qsgd"},
-        **dict.fromkeys(("gasloc", "noloco", "diloco", "fedavg"), {"every": 2}),
+        **{key: {"every": 2} for key in ("gasloc", "noloco", "diloco", "fedavg")},
         "sparseloco": sign | half | {"every": 2},
     }
     for name, method in ALGORITHMS.items():
