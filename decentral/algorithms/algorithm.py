@@ -41,6 +41,11 @@ class Algorithm(ABC):
         """Whether all nodes must begin with the same model, else what it keeps of neighbors is wrong for ever."""
         return False
 
+    @property
+    def bears_gossip(self) -> bool:
+        """Whether its State stays right where further gossip moves x between its rounds, as consensus control does."""
+        return False
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         """The graph as this method uses it, and what of that the user must be told; empty where it is as given.
 
