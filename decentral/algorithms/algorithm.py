@@ -66,6 +66,10 @@ class Algorithm(ABC):
         """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
         return None
 
+    def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
+        """What evaluations record of how it went, the same at all nodes; empty for most methods."""
+        return {}
+
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""
         return State(x=x, local=self.local.bind(x, peer.layout))

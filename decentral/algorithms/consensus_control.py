@@ -20,7 +20,8 @@ has the same k to the bit, without a root or a collective. A maximum would be on
 to n, on a star by n/2; a count that follows the rounds before bounds nothing in the round in which nodes part; and
 agreement edge by edge bounds nothing but edges.
 
-    B rho^k   state.bound    u   state.scale    sum of k   state.extra_steps    rounds with k cut short   state.short
+    B rho^k   state.bound      u                         state.scale    exchanges of models   state.exchanges
+    sum of k  state.extra_steps    rounds with k cut short   state.short
 
 Reference: Kong, Lin, Koloskova, Jaggi and Stich 2021 (arXiv:2102.04828), who steer by the exact distance; the bound,
 the choice of k and the agreement are this project's.
@@ -81,6 +82,7 @@ class ControlState(State):
     scale: float = 0.0  # u; 0 before the first controlled round
     bound: float = 0.0  # on the consensus distance after the last controlled round
     extra_steps: int = 0
+    exchanges: int = 0
     short: int = 0
 
 
@@ -148,6 +150,10 @@ class ConsensusControl(Algorithm):
         with lent(state) as inner:
             return self.of.share(inner, peer)
 
+    def notes(self, state: ControlState) -> dict[str, float]:
+        counts = {"extra_steps": state.extra_steps, "exchanges": state.exchanges, "short": state.short}
+        return {**counts, "bound": state.bound}
+
     def init(self, x: Tensor, peer: Peer) -> ControlState:
         inner: Any = self.of.init(x, peer)
         state = ControlState(x=x, local=inner.local, inner=inner)
@@ -181,6 +187,7 @@ class ConsensusControl(Algorithm):
             return
         count = self._count(state, reports.tolist(), target)
         state.extra_steps += count
+        state.exchanges += max(1, count)
         if count:
             x.copy_(linked.combine(x, received))
         for _ in range(count - 1):
@@ -212,18 +219,21 @@ class ConsensusControl(Algorithm):
         return count
 
 
-def refuse_uncontrollable(method: Algorithm | None, name: str) -> None:
-    """Raise ConfigError for a method that gossip between its rounds would spoil.
+def controllable(method: Algorithm | None, name: str, at: tuple[str | int, ...] = ()) -> Algorithm:
+    """The method, if further gossip between its rounds does not spoil it.
 
     Args:
         method: None for DDP.
         name: of the method, for the user.
+        at: its key path.
+
+    Raises:
+        ConfigError: it would.
     """
-    if method is None or not method.bears_gossip:
-        reason = WHY_NOT.get(
-            name, "nothing says that what it keeps stays right; if so, let it have bears_gossip = True"
-        )
-        raise ConfigError(f"consensus-control cannot control {name}: {reason}")
+    if method is not None and method.bears_gossip:
+        return method
+    reason = WHY_NOT.get(name, "nothing says that what it keeps stays right; if so, let its bears_gossip be True")
+    raise ConfigError(f"consensus-control cannot control {name}: {reason}", at)
 
 
 def steps_to(target: float, bound: float, rho: float, most: int) -> int:

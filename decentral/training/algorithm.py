@@ -9,7 +9,7 @@ from typing import Any
 from decentral import config
 from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
-from decentral.algorithms.consensus_control import ConsensusControl, refuse_uncontrollable
+from decentral.algorithms.consensus_control import ConsensusControl, controllable
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.local import Local
 from decentral.config import KeyPath
@@ -39,20 +39,13 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
 
 
 def _controlled(section: config.ConsensusControl, local: Local, folder: Path) -> Algorithm:
-    of = algorithm_of(section.of, local, folder)
+    of = controllable(algorithm_of(section.of, local, folder), section.of.name, section.of.path)
+    options = {key: getattr(section, key) for key in ("target", "relative", "max_steps")}
+    phases = [(phase.start, phase.target) for phase in section.phases]
     try:
-        refuse_uncontrollable(of, section.of.name)
-        assert of is not None
-        return CONTROLLERS[section.name](
-            local=local,
-            of=of,
-            target=section.target,
-            relative=section.relative,
-            phases=[(phase.start, phase.target) for phase in section.phases],
-            max_steps=section.max_steps,
-        )
+        return CONTROLLERS[section.name](local=local, of=of, phases=phases, **options)
     except ConfigError as error:
-        raise ConfigError(str(error), error.at or section.path) from error
+        raise ConfigError(str(error), (*section.path, "phases")) from error
 
 
 def own_algorithm(own: object, options: Mapping[str, Any], local: Local, name: str, at: KeyPath) -> Algorithm:
@@ -77,7 +70,9 @@ def refuse_ignored(algorithm: Algorithm | None, local: Local, name: str, at: Key
         name: of the method, for the user.
         at: the optimizer's key path.
     """
-    taken = algorithm.of if isinstance(algorithm, ConsensusControl) else algorithm
+    taken = algorithm
+    if isinstance(algorithm, ConsensusControl):
+        taken, name = algorithm.of, type(algorithm.of).__name__
     if taken is not None and taken.owns_step and (beyond := local.beyond_sgd()):
         raise ConfigError(
             f"found {beyond}; {name} takes the local step itself, so its optimizer must be torch.optim.SGD with no "

@@ -12,7 +12,7 @@ import torch
 
 from decentral.algorithms import ALGORITHMS
 from decentral.algorithms.algorithm import Algorithm
-from decentral.algorithms.consensus_control import WHY_NOT, ConsensusControl, refuse_uncontrollable, steps_to
+from decentral.algorithms.consensus_control import WHY_NOT, ConsensusControl, controllable, steps_to
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.dsgd import DSGD
 from decentral.algorithms.gradient_tracking import GradientTracking
@@ -265,7 +265,7 @@ def test_every_method_of_the_registry_is_controlled_or_refused_with_a_reason() -
         if kind not in made:
             assert not kind.bears_gossip.fget(None), name  # type: ignore[attr-defined]
     for of in CONTROLLABLE.values():
-        refuse_uncontrollable(of, "it")
+        assert controllable(of, "it") is of
 
 
 REFUSED: Sequence[tuple[Algorithm | None, str, str]] = (
@@ -280,7 +280,7 @@ REFUSED: Sequence[tuple[Algorithm | None, str, str]] = (
 @pytest.mark.parametrize(("method", "name", "told"), REFUSED)
 def test_others_are_refused(method: Algorithm | None, name: str, told: str) -> None:
     with pytest.raises(ConfigError, match=f"consensus-control cannot control {name}: .*{told}"):
-        refuse_uncontrollable(method, name)
+        controllable(method, name)
 
 
 def test_what_the_method_needs_of_the_graph_is_still_needed() -> None:
