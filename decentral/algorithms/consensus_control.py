@@ -4,15 +4,19 @@ With Xi^2 = 1/n sum_i ||x_i - xbar||^2 the consensus distance, Gamma the target,
 links with the second eigenvalue l_2 and rho = max(|l_2|, |l_n|) (`topology.extra_gossip`), x what the method's round
 has left, and eta ||g_i|| the step of node i's gradient in it:
 
-    d_i   = sum_j s_ij ||x_i - x_j||^2                 one exchange of models
-    B^2   = 1/(2n (1 - l_2)) sum_i d_i >= Xi^2
     u     = 0.9 u + 0.1 (1/n sum_i (eta ||g_i||)^2)^(1/2)                       where the target is relative
     Gamma = target, or target u
-    k     = 0 if B <= Gamma, else the least k with rho^k B <= Gamma, at most max_steps
-    x+    = S^k x
 
-Then Xi <= rho^k B <= Gamma, and the mean of all models is the method's own. The exchange that d_i took is the first of
-the k steps, so there are k - 1 more.
+    repeat  d_i = sum_j s_ij ||x_i - x_j||^2           one exchange of models
+            B^2 = 1/(2n (1 - l_2)) sum_i d_i >= Xi^2
+            k   = the least with rho^k B <= Gamma; end if k = 0
+            x   = S^ceil(k/3) x                        the first step is of the models that were exchanged
+    until   k = 1, or max_steps are taken
+
+So Xi <= Gamma in the end, and the mean of all models is the method's own. rho^k is what k steps do at worst, and B is
+Xi at best: the first of them do more, so that after a third of them another look often finds enough. A look costs no
+more models than the step after it. On the quadratics of the tests, ring of 16, the rule takes 274 steps in 30 rounds
+where the exact distance asks for 259, in 68 looks; one look a round takes 663 steps, and a look at each step 270.
 
 All nodes must take the same k, or an exchange would have one end. So they pass on (d_i, (eta ||g_i||)^2), two numbers
 for each node, to all neighbors, diameter times: then every node has all n pairs, sums them in the order of nodes, and
@@ -20,8 +24,8 @@ has the same k to the bit, without a root or a collective. A maximum would be on
 to n, on a star by n/2; a count that follows the rounds before bounds nothing in the round in which nodes part; and
 agreement edge by edge bounds nothing but edges.
 
-    B rho^k   state.bound      u                         state.scale    exchanges of models   state.exchanges
-    sum of k  state.extra_steps    rounds with k cut short   state.short
+    B at the end   state.bound    u   state.scale    steps   state.extra_steps    exchanges of models   state.exchanges
+    rounds in which max_steps did not suffice   state.short
 
 Reference: Kong, Lin, Koloskova, Jaggi and Stich 2021 (arXiv:2102.04828), who steer by the exact distance; the bound,
 the choice of k and the agreement are this project's.
@@ -49,31 +53,11 @@ from decentral.topology.topology import Topology
 MEMORY = 0.9
 """Weight of the past in the mean norm of steps."""
 
-_COMPRESSED = "what it sends is compressed, and control sends whole models; the wire would be saved and spent again"
-_MIRRORED = "its correction is the change of models from round to round, and gossip in between would pass for a step"
-_OUTER = "its outer steps start from a model of their own, which gossip between rounds would not move"
-_CENTRAL = "it is centralized: its nodes hold the same model already"
-_TOKENS = "its models walk from node to node"
+SHARE = 3
+"""One of so many of the steps that the worst case needs is taken before the next look."""
 
-WHY_NOT: Mapping[str, str] = {
-    "dsgd": _COMPRESSED,
-    "choco": f"{_COMPRESSED}, with public copies left behind",
-    **dict.fromkeys(("lead", "beer", "motef", "deepsqueeze", "dcd", "ecd", "power-gossip"), _COMPRESSED),
-    "d2": _MIRRORED,
-    "exact-diffusion": _MIRRORED,
-    "gut": "what it tracks is how models differ from those of its last round, and gossip in between would count",
-    "gasloc": _OUTER,
-    "noloco": _OUTER,
-    "slowmo": "with average: none every node has a slow model of its own, which gossip between rounds would not move",
-    "sgp": "its model is a quotient of two sums, which must be mixed together",
-    "relay-sgd": "the sums that it relays hold models of earlier rounds, which gossip in between would outdate",
-    "epidemic": "its plain means do not keep the mean of all models, and its draws bound nothing",
-    "hierarchical": "it mixes groups, whose nodes hold the same model: control would send one model many times",
-    **dict.fromkeys(("diloco", "fedavg", "allreduce", "ddp", "ef14", "ef21", "ef21-sgdm", "econtrol"), _CENTRAL),
-    **dict.fromkeys(("dqsgd", "diana", "ec-sgd-diana"), _CENTRAL),
-    **dict.fromkeys(("mcgd", "sa-srrw", "walkman", "token-gossip"), _TOKENS),
-}
-"""By the names of methods that further gossip would spoil; of dsgd and slowmo that is so with some options alone."""
+TINY = 1e-30
+"""What a target counts as at least, relative to the distance."""
 
 
 @dataclass(slots=True)
@@ -179,15 +163,33 @@ class ConsensusControl(Algorithm):
     async def _control(self, state: ControlState, peer: Peer, target: float, square: float) -> None:
         if self.gossip is None:
             raise ValueError("consensus control does not know its graph; run algorithm.on(graph) instead")
-        row, x = self.gossip.matrix.row(peer.node), state.x
-        linked = replace(peer, rows=lambda _: row)
-        received = await linked.exchange((x,))
-        reports = await self._flooded((apart(row, x, received), square), linked, x)
-        if x.is_meta:  # a dry run has no numbers, and so takes no steps
-            return
-        count = self._count(state, reports.tolist(), target)
-        state.extra_steps += count
-        state.exchanges += max(1, count)
+        row, x, left = self.gossip.matrix.row(peer.node), state.x, self.max_steps
+        linked, needed, count = replace(peer, rows=lambda _: row), left, 0
+        while count < needed and left:
+            received = await linked.exchange((x,))
+            reports = await self._flooded((apart(row, x, received), square), linked, x)
+            if x.is_meta:  # a dry run has no numbers, and so takes no steps
+                return
+            differences, squares = (sum(column) / len(column) for column in zip(*reports.tolist(), strict=True))
+            if left == self.max_steps and self.relative:
+                target *= self._scaled(state, math.sqrt(squares))
+            bound = math.sqrt(differences / 2 / (1 - self.gossip.second))
+            needed = steps_to(target, bound, self.gossip.rho)
+            count = min(-(-needed // SHARE), left)
+            await self._further(count, x, linked, received)
+            left -= count
+            state.exchanges += max(1, count)
+            state.bound = bound * self.gossip.rho**count
+        state.extra_steps += self.max_steps - left
+        state.short += count < needed
+
+    def _scaled(self, state: ControlState, size: float) -> float:
+        """u, with the root mean square of this round's gradient steps in it."""
+        state.scale = MEMORY * state.scale + (1 - MEMORY) * size if state.scale else size
+        return state.scale
+
+    async def _further(self, count: int, x: Tensor, linked: Peer, received: Mapping[int, Payload]) -> None:
+        """So many gossip steps of `x: (d,)`, the first of the models that were received."""
         if count:
             x.copy_(linked.combine(x, received))
         for _ in range(count - 1):
@@ -203,48 +205,16 @@ class ConsensusControl(Algorithm):
                 known = torch.where(known.isnan(), told, known)
         return known
 
-    def _count(self, state: ControlState, reports: list[list[float]], target: float) -> int:
-        """k, from all nodes' pairs; it keeps u and the bound in the state."""
-        assert self.gossip is not None
-        differences, squares = (sum(column) / len(column) for column in zip(*reports, strict=True))
-        if self.relative:
-            size = math.sqrt(squares)
-            state.scale = MEMORY * state.scale + (1 - MEMORY) * size if state.scale else size
-            target *= state.scale
-        bound = math.sqrt(differences / 2 / (1 - self.gossip.second))
-        needed = steps_to(target, bound, self.gossip.rho, self.max_steps + 1)
-        count = min(needed, self.max_steps)
-        state.short += needed > count
-        state.bound = bound * self.gossip.rho**count
-        return count
 
-
-def controllable(method: Algorithm | None, name: str, at: tuple[str | int, ...] = ()) -> Algorithm:
-    """The method, if further gossip between its rounds does not spoil it.
-
-    Args:
-        method: None for DDP.
-        name: of the method, for the user.
-        at: its key path.
-
-    Raises:
-        ConfigError: it would.
-    """
-    if method is not None and method.bears_gossip:
-        return method
-    reason = WHY_NOT.get(name, "nothing says that what it keeps stays right; if so, let its bears_gossip be True")
-    raise ConfigError(f"consensus-control cannot control {name}: {reason}", at)
-
-
-def steps_to(target: float, bound: float, rho: float, most: int) -> int:
-    """The least k with `rho^k bound <= target`, at most `most`; 0 where the bound is no number."""
+def steps_to(target: float, bound: float, rho: float) -> int:
+    """The least k with `rho^k bound <= target`, 0 where the bound is no number; a target of 0 counts as very small."""
     if not math.isfinite(bound) or bound <= target:
         return 0
-    if target <= 0 or rho <= 0:
-        return most if rho > 0 else 1
+    if rho <= TINY:
+        return 1
+    target = max(target, TINY * bound)
     count = max(1, math.ceil(math.log(target / bound) / math.log(rho)))
-    count += bound * rho**count > target  # where the logarithms were rounded down
-    return min(count, most)
+    return count + (bound * rho**count > target)  # where the logarithms were rounded down
 
 
 def watching(peer: Peer, local: LocalSteps) -> Watching:

@@ -9,7 +9,8 @@ from typing import Any
 from decentral import config
 from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
-from decentral.algorithms.consensus_control import ConsensusControl, controllable
+from decentral.algorithms.consensus_control import ConsensusControl
+from decentral.algorithms.controllable import controllable
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.local import Local
 from decentral.config import KeyPath
