@@ -6,7 +6,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.errors import ConfigError
 
 _COMPRESSED = "what it sends is compressed, and control sends whole models; the wire would be saved and spent again"
-_MIRRORED = "its correction is the change of models from round to round, and gossip in between would pass for a step"
+_SUMMED = "its correction sums what its own mixing changes, and gossip in between would be missing from it"
 _OUTER = "its outer steps start from a model of their own, which gossip between rounds would not move"
 _CENTRAL = "it is centralized: its nodes hold the same model already"
 _TOKENS = "its models walk from node to node"
@@ -15,8 +15,8 @@ WHY_NOT: Mapping[str, str] = {
     "dsgd": _COMPRESSED,
     "choco": f"{_COMPRESSED}, with public copies left behind",
     **dict.fromkeys(("lead", "beer", "motef", "deepsqueeze", "dcd", "ecd", "power-gossip"), _COMPRESSED),
-    "d2": _MIRRORED,
-    "exact-diffusion": _MIRRORED,
+    "d2": _SUMMED,
+    "exact-diffusion": _SUMMED,
     "gut": "what it tracks is how models differ from those of its last round, and gossip in between would count",
     "gasloc": _OUTER,
     "noloco": _OUTER,

@@ -299,7 +299,7 @@ REFUSED: Sequence[tuple[Algorithm | None, str, str]] = (
     (DSGD(local=LOCAL, compression="bf16"), "dsgd", "what it sends is compressed"),
     (SlowMo(local=LOCAL, average="none"), "slowmo", "average: none"),
     (None, "ddp", "centralized"),
-    (ALGORITHMS["d2"](local=LOCAL), "d2", "would pass for a step"),
+    (ALGORITHMS["d2"](local=LOCAL), "d2", "would be missing from it"),
     (replace(CONTROLLABLE["dsgd"], compression="fp16"), "own:Code", "bears_gossip"),  # type: ignore[call-arg]
 )
 

@@ -96,7 +96,7 @@ def ready(folder: Path, **more: Any) -> Prepared:
         ),
         (
             {"algorithm": {"name": "consensus-control", "of": "d2", "target": 1}},
-            "consensus-control cannot control d2: its correction is the change of models",
+            "consensus-control cannot control d2: its correction sums what its own mixing changes",
             ("algorithm", "of"),
         ),
         (
