@@ -9,6 +9,7 @@ from decentral.config import (
     DSGD,
     Algorithm,
     Choco,
+    ConsensusControl,
     DiLoCo,
     Experiment,
     FedAvg,
@@ -79,6 +80,9 @@ def _labels(resolved: Sequence[ResolvedMethod]) -> Iterator[str]:
 
 def _described(method: ResolvedMethod) -> str:
     """`dsgd awc ring tau=4`: the algorithm, what its name leaves open, and the graph."""
+    if isinstance(method.algorithm, ConsensusControl):
+        of = replace(method, algorithm=method.algorithm.of)
+        return " ".join([_described(of), *control_words(method.algorithm)])
     words: list[str] = [method.algorithm.name]
     if isinstance(method.algorithm, Hierarchical):
         words += [str(method.algorithm.group), method.algorithm.between]
@@ -96,6 +100,13 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, TokenSection):
         words += walk_words(method.algorithm)
     return " ".join(filter(None, words))
+
+
+def control_words(section: ConsensusControl) -> list[str]:
+    """`control=0.5 relative in 2 phases`: what nodes are kept within."""
+    words = [f"control={'none' if section.target is None else format(section.target, 'g')}"]
+    words += ["relative"] if section.relative else []
+    return words + ([f"in {len(section.phases) + 1} phases"] if section.phases else [])
 
 
 def walk_words(section: TokenSection) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
 from decentral.config import CNN, MLP, MNIST, Digits, Experiment, Linear, Method, Optimizer, OwnCode, Section, Topology
 from decentral.document import Document
 from decentral.faults import faults_in, refusal
@@ -51,6 +51,10 @@ def purpose(section: type[Section], field: str) -> str:
         ("algorithm: {name: dsgd, evry: 4}", "5:25: algorithm.evry: unknown key; did you mean 'every'?"),
         ("algorithm: {name: allreduce, lr: 1}", "5:30: algorithm.lr: unknown key; known: name"),
         ("algorithm: {name: ddp, names: 1}", "5:24: algorithm.names: unknown key; did you mean 'name'?"),
+        (
+            "algorithm: {name: consensus-control, of: {name: dsgd, evry: 4}, target: 1}",
+            "5:55: algorithm.of.evry: unknown key; did you mean 'every'?",
+        ),
         ("transport: {timeout: 3}", "7:13: transport.timeout: unknown key; did you mean 'timeout_s'?"),
         ("compare: [{topologgy: ring}]", "7:12: compare.0.topologgy: unknown key; did you mean 'topology'?"),
         (
@@ -64,7 +68,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
     assert told(text) == f"ring.yaml:{expected}"
 
 
-METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, "ddp"]))
+METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, *CONTROLLERS, "ddp"]))
 
 
 @pytest.mark.parametrize(

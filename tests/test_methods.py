@@ -15,6 +15,8 @@ HIERARCHICAL = {
 }
 CTA = {"name": "dsgd", "order": "combine-then-adapt", "every": 4}
 
+CONTROLLED = {"name": "consensus-control", "of": "qg-dsgdm", "target": 0.5}
+
 
 def experiment(**sections: object) -> Experiment:
     base = {"nodes": 8, "rounds": 5, "data": "digits", "model": "linear", "algorithm": "dsgd", "topology": "ring"}
@@ -59,6 +61,21 @@ def test_own_then_compare_then_baselines_and_the_files_own_where_silent() -> Non
         ([{"algorithm": {"name": "diloco", "every": 20}}], ["dsgd ring", "diloco tau=20"]),
         ([{"algorithm": {"name": "sparta", "order": "adapt-while-communicate"}}], ["dsgd ring", "sparta awc ring"]),
         ([{"algorithm": HIERARCHICAL}], ["dsgd ring", "hierarchical 4 slices awc ring tau=2"]),
+        (
+            [
+                {"algorithm": {**CONTROLLED, "of": CTA}},
+                {"algorithm": {**CONTROLLED, "relative": True, "phases": [{"start": 3, "target": None}]}},
+            ],
+            ["dsgd ring", "dsgd cta ring tau=4 control=0.5", "qg-dsgdm ring control=0.5 relative in 2 phases"],
+        ),
+        (
+            [{"algorithm": CONTROLLED}, {"algorithm": {**CONTROLLED, "of": {"name": "qg-dsgdm", "mu": 0.5}}}],
+            [
+                "dsgd ring",
+                "qg-dsgdm ring control=0.5 of=qg-dsgdm",
+                "qg-dsgdm ring control=0.5 of=qg-dsgdm mu=0.5",
+            ],
+        ),
         ([{"algorithm": "lead"}], ["dsgd ring", "lead ring qsgd norm=inf block=512"]),
         (
             [{"algorithm": "ef14"}, {"algorithm": {"name": "ef14", "compression": {"name": "random-k", "k": 9}}}],

@@ -4,6 +4,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
 from decentral.algorithms.beer import BEER
 from decentral.algorithms.choco import Choco
+from decentral.algorithms.consensus_control import ConsensusControl
 from decentral.algorithms.d2 import D2
 from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
@@ -89,3 +90,6 @@ TOKEN_METHODS: dict[str, type[TokenMethod]] = {
     "token-gossip": TokenGossip,
 }
 """The methods whose models walk, which have a battery of their own."""
+
+CONTROLLERS: dict[str, type[ConsensusControl]] = {"consensus-control": ConsensusControl}
+"""Those that wrap one of the methods, which have a test of their own."""

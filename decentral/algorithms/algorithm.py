@@ -41,6 +41,11 @@ class Algorithm(ABC):
         """Whether all nodes must begin with the same model, else what it keeps of neighbors is wrong for ever."""
         return False
 
+    @property
+    def bears_gossip(self) -> bool:
+        """Whether its State stays right where further gossip moves x between its rounds, as consensus control does."""
+        return False
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         """The graph as this method uses it, and what of that the user must be told; empty where it is as given.
 
@@ -60,6 +65,10 @@ class Algorithm(ABC):
     def share(self, state: Any, peer: Peer) -> Tensor | None:  # noqa: ARG002
         """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
         return None
+
+    def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
+        """What evaluations record of how it went, the same at all nodes; empty for most methods."""
+        return {}
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""

@@ -33,6 +33,10 @@ class DecentLaM(Algorithm):
 
     momentum: float = 0.9  # beta
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> MomentumState:
         return MomentumState(x=x, local=self.local.bind(x, peer.layout), momentum=buffer(x), half=buffer(x))
 

@@ -46,6 +46,10 @@ class DSGD(Algorithm):
     every: int = 1  # tau
     compression: Named = "none"  # or one of ROUNDING
 
+    @property
+    def bears_gossip(self) -> bool:
+        return bool(section_of(self.compression).name == "none")
+
     def __post_init__(self) -> None:
         section = section_of(self.compression)
         if section.name not in ROUNDING:

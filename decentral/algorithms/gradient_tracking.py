@@ -44,6 +44,10 @@ class TrackingState(State):
 class GradientTracking(Algorithm):
     order: TrackingOrder = "mixed"
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> TrackingState:
         local = self.local.bind(x, peer.layout)
         return TrackingState(x=x, local=local, tracked=buffer(x), correction=correction(x), drift=buffer(x))

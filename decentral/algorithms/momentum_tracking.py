@@ -45,6 +45,10 @@ class MomentumTracking(Algorithm):
 
     momentum: float = 0.9  # beta
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> MomentumTrackingState:
         return MomentumTrackingState(
             x=x,

@@ -50,6 +50,10 @@ class QuasiGlobalAdam(Algorithm):
     epsilon: float = 1e-8
     variant: Variant = "paper"
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> AdamState:
         local = self.local.bind(x, peer.layout)
         return AdamState(x=x, local=local, first=buffer(x), second=buffer(x), half=buffer(x))

@@ -43,6 +43,10 @@ class QuasiGlobalMomentum(Algorithm):
     mu: float = 0.9
     nesterov: bool = True
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> MomentumState:
         return MomentumState(x=x, local=self.local.bind(x, peer.layout), momentum=buffer(x), half=buffer(x))
 

@@ -41,6 +41,10 @@ class SlowMo(Algorithm):
     gossip: bool = True
     average: Literal["exact", "none"] = "exact"
 
+    @property
+    def bears_gossip(self) -> bool:
+        return self.average == "exact"
+
     def init(self, x: Tensor, peer: Peer) -> SlowMoState:
         return SlowMoState(x=x, local=self.local.bind(x, peer.layout), momentum=buffer(x), anchor=buffer(x).copy_(x))
 

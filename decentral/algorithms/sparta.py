@@ -38,6 +38,10 @@ class Sparta(Algorithm):
     fraction: float = 0.005  # p
     order: Literal["adapt-then-combine", "adapt-while-communicate"] = "adapt-then-combine"
 
+    @property
+    def bears_gossip(self) -> bool:
+        return True
+
     def init(self, x: Tensor, peer: Peer) -> SpartaState:
         count = max(1, int(self.fraction * x.numel()))
         return SpartaState(x=x, local=self.local.bind(x, peer.layout), part=x.new_zeros(count))

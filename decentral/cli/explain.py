@@ -79,6 +79,7 @@ def plan(ready: "Prepared") -> dict[str, Any]:
         "topology": None if ready.graph is None else {"name": ready.graph.name} | analyze(ready.graph).as_dict(),
         "bytes_per_round_busiest_node": bytes_per_round(ready, ready.busiest),
         "memory_bytes_busiest_node": memory_bytes(ready, ready.busiest),
+        "control": foretold_of_control(ready),
     }
 
 
@@ -112,11 +113,28 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
         table.add_row(row["name"], said(in_bytes, sent), said(in_bytes, memory))
     out.print("\nat the busiest node:")
     out.print(table)
+    for row in document["methods"]:
+        if row["control"] is not None:
+            out.print(f"{row['name']}: {row['control']}", markup=False)
     if document["prediction"] is not None:
         predicting.print_prediction(document["prediction"])
     out.print("\nlaunch:")
     for command in document["launch"]:
         out.print(f"  {command}", markup=False)
+
+
+def foretold_of_control(ready: "Prepared") -> str | None:
+    """What the bytes of a controlled method are, and what is not among them; None of another one."""
+    from decentral.algorithms.consensus_control import ConsensusControl
+
+    control = ready.algorithm
+    if not isinstance(control, ConsensusControl) or control.gossip is None:
+        return None
+    return (
+        "the bytes are the method's own and those that watch the consensus distance: in each controlled round a model "
+        f"to each neighbor, and {control.gossip.hops} times {16 * ready.nodes} bytes; further gossip steps come on top "
+        f"as nodes part, up to {control.max_steps} a round, each a model to each neighbor but the first"
+    )
 
 
 def analysis_lines(analysis: "Analysis") -> list[str]:

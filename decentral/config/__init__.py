@@ -6,10 +6,11 @@ code (topology, optimizer, `module:function` for model and data) keep further ke
 the signature of what they call.
 """
 
-from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, Hierarchical, Optimizer
+from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, ConsensusControl, Hierarchical, Optimizer
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
+from decentral.config.control import ControlPhase
 from decentral.config.corrections import (
     D2,
     DecentLaM,
@@ -83,6 +84,8 @@ __all__ = [
     "Choco",
     "Clock",
     "Compression",
+    "ConsensusControl",
+    "ControlPhase",
     "Data",
     "DecentLaM",
     "DeepSqueeze",

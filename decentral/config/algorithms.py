@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression, NoCompression
+from decentral.config.control import ControlPhase
 from decentral.config.corrections import (
     D2,
     DecentLaM,
@@ -81,7 +82,7 @@ class DDP(Section):
     name: Literal["ddp"]
 
 
-Algorithm = Annotated[
+Methods = (
     Annotated[DSGD, Tag("dsgd")]
     | Annotated[Hierarchical, Tag("hierarchical")]
     | Annotated[Choco, Tag("choco")]
@@ -123,7 +124,33 @@ Algorithm = Annotated[
     | Annotated[DIANA, Tag("diana")]
     | Annotated[ECSGDDIANA, Tag("ec-sgd-diana")]
     | Annotated[DDP, Tag("ddp")]
-    | Annotated[OwnCode, Tag(OWN)],
+    | Annotated[OwnCode, Tag(OWN)]
+)
+
+
+class ConsensusControl(Section):
+    """Consensus control (Kong et al. 2021): a gossip method, and as many gossip steps more as a target asks for.
+
+    After each round the nodes find a bound on their consensus distance from what neighbors differ by, agree on it by
+    messages between neighbors, and take the same number of further steps.
+    """
+
+    centralized: ClassVar[bool] = False
+    name: Literal["consensus-control"]
+    of: Annotated[Methods, Discriminator(tag), Named]
+    """The method: dsgd, qg-dsgdm, qg-dadam, decentlam, gradient-tracking, momentum-tracking, slowmo or sparta."""
+    target: float | None = Field(gt=0)
+    """What the consensus distance is kept under after every round; null for no control but in phases."""
+    relative: bool = False
+    """Whether the target is in units of the norm of gradient steps, lr ||g||, a running mean over nodes and rounds."""
+    phases: list[ControlPhase] = Field([])
+    """Other targets from some rounds on: `[{start: 150, target: null}]` is control of the first 150 rounds."""
+    max_steps: int = Field(100, ge=1)
+    """The most gossip steps after one round; where they do not suffice, the bound that is reached is recorded."""
+
+
+Algorithm = Annotated[
+    Methods | Annotated[ConsensusControl, Tag("consensus-control")],
     Discriminator(tag),
     Named,
 ]

@@ -24,6 +24,19 @@ class NodeSpread(Document):
     """Of all nodes, not a sample's."""
 
 
+class Control(Document):
+    """What consensus control has done so far; the same at all nodes."""
+
+    extra_steps: int
+    """Gossip steps beyond the method's own."""
+    exchanges: int
+    """Exchanges of whole models for them, and to watch the distance where none was needed."""
+    short: int
+    """Rounds after which max_steps did not suffice."""
+    bound: float | None
+    """Upper bound on the consensus distance after the last controlled round; null where it is not finite."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -56,6 +69,8 @@ class Evaluation(Document):
     """Share of test predictions in which a node differs from the averaged model, the mean over nodes."""
     consensus_bound: float | None = None
     """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
+    control: Control | None = None
+    """Of consensus-control; null for other methods."""
 
 
 class Spread(Document):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Evaluation
+from decentral.measure.comparison import Control, Evaluation
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
@@ -68,11 +68,13 @@ class Evaluator:
         models: Mapping[int, Tensor],
         losses: Mapping[int, Tensor],
         shares: Mapping[int, Tensor] | None = None,
+        notes: Mapping[str, float] | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
         Args:
             shares: what each hosted node adds to the averaged model; its own model unless given.
+            notes: of consensus control.
         """
         average = self._driver.mean(shares or models)
         began = perf_counter()
@@ -87,7 +89,8 @@ class Evaluator:
         further = self._between_gradients(gradients, patience_s) | self._between_neighbors(models, patience_s)
         if 0 in models:
             assert whole is not None
-            self._observe(self._evaluation(round, average, whole, nodes).model_copy(update=further))
+            noted = {"control": control(notes)} if notes else {}
+            self._observe(self._evaluation(round, average, whole, nodes).model_copy(update=further | noted))
         self._driver.gather({node: [0.0] for node in models}, patience_s)
 
     def _node(
@@ -193,6 +196,11 @@ def score(module: nn.Module, data: Data) -> Score:
     if data.classes is not None:
         accuracy = int((predictions == data.test_targets.flatten()).sum()) / len(predictions)
     return Score(total / len(data.test_inputs), accuracy, predictions)
+
+
+def control(notes: Mapping[str, float]) -> Control:
+    """What consensus control noted, as a document."""
+    return Control.model_validate({**notes, "bound": finite(notes["bound"])})
 
 
 def finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.tokens import TokenMethod
 from decentral.compression import Space
-from decentral.config import Clock, Experiment, OwnCode
+from decentral.config import Clock, ConsensusControl, Experiment, OwnCode
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.recording import Tracing, recording
@@ -143,7 +143,7 @@ def prepare(
     if (clock := experiment.clock) is not None:
         virtual_time(clock, experiment.nodes)
     ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics, clock)
-    if algorithm is not None and not isinstance(method.algorithm, OwnCode):  # which may need numbers
+    if algorithm is not None and not _is_own(method):  # which may need numbers
         algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
     return ready
 
@@ -286,9 +286,15 @@ def _largest_frame(prepared: Prepared, node: int) -> int:
     try:
         return prepared.dry_run(node).largest_frame
     except (RuntimeError, TypeError, ValueError):
-        if isinstance(prepared.method.algorithm, OwnCode):  # it may need numbers, which a dry run has not
+        if _is_own(prepared.method):  # it may need numbers, which a dry run has not
             return 0
         raise
+
+
+def _is_own(method: ResolvedMethod) -> bool:
+    """Whether it is the user's own code, controlled or not."""
+    section = method.algorithm
+    return isinstance(section.of if isinstance(section, ConsensusControl) else section, OwnCode)
 
 
 def _trained(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from decentral import config
-from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.consensus_control import ConsensusControl
+from decentral.algorithms.controllable import controllable
 from decentral.algorithms.hierarchical import Hierarchical
 from decentral.algorithms.local import Local
 from decentral.config import KeyPath
@@ -27,12 +29,24 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
     """
     if isinstance(section, config.DDP):
         return None
+    if isinstance(section, config.ConsensusControl):
+        return _controlled(section, local, folder)
     if not isinstance(section, config.OwnCode):
         options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
         made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS}[section.name](local=local, **options)
         return made
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)
+
+
+def _controlled(section: config.ConsensusControl, local: Local, folder: Path) -> Algorithm:
+    of = controllable(algorithm_of(section.of, local, folder), section.of.name, section.of.path)
+    options = {key: getattr(section, key) for key in ("target", "relative", "max_steps")}
+    phases = [(phase.start, phase.target) for phase in section.phases]
+    try:
+        return CONTROLLERS[section.name](local=local, of=of, phases=phases, **options)
+    except ConfigError as error:
+        raise ConfigError(str(error), (*section.path, "phases")) from error
 
 
 def own_algorithm(own: object, options: Mapping[str, Any], local: Local, name: str, at: KeyPath) -> Algorithm:
@@ -57,7 +71,10 @@ def refuse_ignored(algorithm: Algorithm | None, local: Local, name: str, at: Key
         name: of the method, for the user.
         at: the optimizer's key path.
     """
-    if algorithm is not None and algorithm.owns_step and (beyond := local.beyond_sgd()):
+    taken = algorithm
+    if isinstance(algorithm, ConsensusControl):
+        taken, name = algorithm.of, type(algorithm.of).__name__
+    if taken is not None and taken.owns_step and (beyond := local.beyond_sgd()):
         raise ConfigError(
             f"found {beyond}; {name} takes the local step itself, so its optimizer must be torch.optim.SGD with no "
             "more than lr and weight_decay; what the method has of momentum is an option of `algorithm:`",

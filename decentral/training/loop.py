@@ -16,7 +16,8 @@ from decentral.transport.driver import Driver
 
 Measure = Callable[..., None]
 """Called as measure(rounds completed, training seconds, models by node, losses by node), and where the averaged model
-is another than the mean of these, with what each node adds to it; not on the training clock."""
+is another than the mean of these, with what each node adds to it; with `notes` of methods that have some; not on the
+training clock."""
 
 Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
 """Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;
@@ -76,7 +77,10 @@ def train(
 
     def evaluate(losses: Mapping[int, Tensor]) -> None:
         shares = {n: share for n in driver.hosted if (share := algorithm.share(states[n], peers[n])) is not None}
-        measure(completed, seconds, models, losses, *([shares] if shares else []))
+        notes = algorithm.notes(states[driver.hosted[0]])
+        measure(
+            completed, seconds, models, losses, *([shares] if shares else []), **({"notes": notes} if notes else {})
+        )
 
     if not saved:
         evaluate({})

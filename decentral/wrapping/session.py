@@ -17,7 +17,7 @@ from decentral.fused import warm_up
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.mixing import Row
 from decentral.topology.topology import Topology
-from decentral.training.algorithm import between_nodes, refuse_ignored, vertices
+from decentral.training.algorithm import between_nodes, on_graph, refuse_ignored, vertices
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.transport.world import World
 from decentral.wrapping.flat_model import FlatModel
@@ -73,6 +73,8 @@ class Session:
             graph = between_nodes(method, named, ("topology",), tell=self.world.rank == 0)
             method = self._steps.tuned(method, graph, Space.of(flat.x, flat.layout))
         told = f"{_told(method)} on {graph.name} of {graph.nodes}, {len(graph.edges)} edges"
+        with placed():
+            method = on_graph(method, graph, ("algorithm",)) or method
         run = _digest(told, graph.edges, [tuple(block) for block in flat.layout], flat.x.dtype, buffers, seed)
         epoch = self._agreed_epoch(run, told)
         warm_up(flat.x.dtype)
@@ -149,7 +151,8 @@ def _rows(topology: Topology, node: int) -> Callable[[int], Row]:
 def _told(algorithm: Algorithm) -> str:
     """`DSGD(order='adapt-then-combine', every=1)`."""
     options: Mapping[str, Any] = {key: value for key, value in vars(algorithm).items() if key != "local"}
-    return f"{type(algorithm).__name__}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
+    said = {key: _told(value) if isinstance(value, Algorithm) else repr(value) for key, value in options.items()}
+    return f"{type(algorithm).__name__}({', '.join(f'{key}={value}' for key, value in said.items())})"
 
 
 def _digest(*parts: object) -> int:

@@ -1,6 +1,7 @@
 """`simulate`, `explain`, `report` and `topology` in this process: what they leave behind and what they print."""
 
 import os
+from json import loads
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def test_explain_foretells_the_bytes_that_a_run_counts(decentral: Command, small
         run = decentral("simulate", str(small), *overrides).json
         foretold = plan["methods"][0]["bytes_per_round_busiest_node"] * plan["rounds"]
         assert foretold == pytest.approx(run["methods"][0]["bytes_per_node"])
+
+
+def test_what_control_costs_is_foretold_but_for_its_further_steps_and_recorded(decentral: Command, small: Path) -> None:
+    """The model has 1210 numbers, so a step is a message of 4904 bytes to each of two neighbors."""
+    asked = "algorithm={name: consensus-control, of: dsgd, target: 0.1}"
+    (plan,) = decentral("explain", str(small), "-s", asked, "-s", "baselines=[]", "--json").json["methods"]
+    assert plan["control"].startswith("the bytes are the method's own and those that watch the consensus distance")
+    decentral("simulate", str(small), "-s", asked, "--out", "run")
+    row = loads((small.parent / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    control = row["control"]
+    assert 0 < control["extra_steps"] <= control["exchanges"]
+    assert row["consensus_distance"] <= control["bound"] <= 0.1
+    more = row["bytes_sent"][0] - 12 * plan["bytes_per_round_busiest_node"]
+    further = control["exchanges"] - 12
+    looks = (more - further * 2 * 4904) / (2 * 2 * (64 + 16 * 4))  # a look floods two hops
+    assert looks == int(looks) >= 0
 
 
 def test_explain_draws_and_tells_how_to_launch(decentral: Command, small: Path) -> None:

@@ -86,6 +86,7 @@ COSINE = {"lr": 0.1, "schedule": {"name": "cosine", "rounds": 13, "warmup": 3}}
 PAIRS = {"name": "random-matchings", "seed": 1}
 DROP = {"lr": 0.05, "weight_decay": 0.01, "schedule": {"name": "step", "at": [8, 12]}}
 
+CONTROLLED = {"name": "consensus-control", "of": "qg-dsgdm", "target": 0.2, "relative": True}
 COLUMNS = {"name": "star", "weights": "column-stochastic"}
 APART = {"name": "double_binary_trees", "apart": True}
 
@@ -107,6 +108,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "slowmo": {"algorithm": {"name": "slowmo", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
     "momentum tracking": {"algorithm": {"name": "momentum-tracking", "momentum": 0.5}, "optimizer": DROP},
     "gut": {"algorithm": "gut", "optimizer": DROP},
+    "consensus control": {"algorithm": CONTROLLED, "optimizer": DROP},
     "gasloc": {"algorithm": {"name": "gasloc", "every": 4}, "optimizer": {**COSINE, "momentum": 0.5}},
     "noloco": {"algorithm": {"name": "noloco", "every": 4}, "topology": {"name": "complete", "schedule": PAIRS}},
     "sparta": {"algorithm": {"name": "sparta", "fraction": 0.1, "order": "adapt-while-communicate"}},

@@ -40,6 +40,8 @@ TREE: dict[str, Any] = {
     "topology": "ring",
 }
 
+TWICE = [{"start": 5, "target": 1}, {"start": 5, "target": 2}]
+
 
 def ready(folder: Path, **more: Any) -> Prepared:
     path = folder / "experiment.yaml"
@@ -91,6 +93,26 @@ def ready(folder: Path, **more: Any) -> Prepared:
             {"algorithm": {"name": "d2", "lazy": "never"}},
             "ring has the eigenvalue -0.3333, and D2 needs all above -1/3",
             ("topology",),
+        ),
+        (
+            {"algorithm": {"name": "consensus-control", "of": "d2", "target": 1}},
+            "consensus-control cannot control d2: its correction sums what its own mixing changes",
+            ("algorithm", "of"),
+        ),
+        (
+            {"algorithm": {"name": "consensus-control", "of": "ddp", "target": 1}},
+            "consensus-control cannot control ddp: it is centralized",
+            ("algorithm", "of"),
+        ),
+        (
+            {"algorithm": {"name": "consensus-control", "of": "qg-dsgdm", "target": 1}, "optimizer": {"momentum": 0.9}},
+            "found momentum=0.9; QuasiGlobalMomentum takes the local step itself",
+            ("optimizer",),
+        ),
+        (
+            {"algorithm": {"name": "consensus-control", "of": "dsgd", "target": None, "phases": TWICE}},
+            "found phases that start at [5, 5]; required: ascending rounds",
+            ("algorithm", "phases"),
         ),
     ],
 )

@@ -56,6 +56,11 @@ SUMMED: dict[str, dict[str, Any]] = {
 }
 """Those that pass on sums; alone they are the optimizer that there is."""
 
+CONTROLLED: dict[str, dict[str, Any]] = {
+    "controlled": {"name": "consensus-control", "of": "dsgd", "target": 0.3, "relative": True},
+}
+"""Consensus control, which is told the graph."""
+
 SLOW = {"slowmo": {"name": "slowmo", "every": 4, "average": "none"}}
 
 LITTLE: dict[str, dict[str, Any]] = {

@@ -23,6 +23,7 @@ from tests.contract.ranks import WIRES, on_ranks
 from tests.wrapping.methods import (
     CENTRAL,
     COMPRESSED,
+    CONTROLLED,
     CORRECTED,
     LITTLE,
     METHODS,
@@ -108,7 +109,7 @@ def test_a_wrapped_loop_is_the_simulator(algorithm: Mapping[str, Any], wire: str
 BARE = {"lr": 0.05, "weight_decay": 1e-4}
 
 
-MORE = CORRECTED | OWNING | COMPRESSED | SUMMED | SLOW | LITTLE | CENTRAL
+MORE = CORRECTED | CONTROLLED | OWNING | COMPRESSED | SUMMED | SLOW | LITTLE | CENTRAL
 
 
 @pytest.mark.filterwarnings("ignore:.*D2 needs all above")
