@@ -27,8 +27,8 @@ agreement edge by edge bounds nothing but edges.
     B at the end   state.bound    u   state.scale    steps   state.extra_steps    exchanges of models   state.exchanges
     rounds in which max_steps did not suffice   state.short
 
-Reference: Kong, Lin, Koloskova, Jaggi and Stich 2021 (arXiv:2102.04828), who steer by the exact distance; the bound,
-the choice of k and the agreement are this project's.
+Reference: Kong, Lin, Koloskova, Jaggi and Stich 2021 (arXiv:2102.04828), for what is controlled and why in phases; the
+bound, the choice of k and the agreement are this project's.
 """
 
 import math

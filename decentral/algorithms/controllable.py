@@ -20,6 +20,7 @@ WHY_NOT: Mapping[str, str] = {
     "gut": "what it tracks is how models differ from those of its last round, and gossip in between would count",
     "gasloc": _OUTER,
     "noloco": _OUTER,
+    "sparseloco": _OUTER,
     "slowmo": "with average: none every node has a slow model of its own, which gossip between rounds would not move",
     "sgp": "its model is a quotient of two sums, which must be mixed together",
     "relay-sgd": "the sums that it relays hold models of earlier rounds, which gossip in between would outdate",

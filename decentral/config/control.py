@@ -1,4 +1,4 @@
-"""The `algorithm:` section that wraps another: consensus control. The methods it names are in `config.algorithms`."""
+"""What a phase of consensus control says; the section itself, which names other methods, is in `config.algorithms`."""
 
 from pydantic import Field
 
