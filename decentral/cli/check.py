@@ -7,7 +7,7 @@ from decentral.cli.options import AsJson, File, Overrides
 def check(file: File, set_: Overrides = None, json: AsJson = False) -> None:
     """Check an experiment: the file, the data, the graphs, the model and every method."""
     from decentral.loading import load
-    from decentral.measure.run import prepare_all
+    from decentral.measure.prepared import prepare_all
     from decentral.methods import methods
     from decentral.training.consensus_step import ConsensusSteps
 

@@ -10,7 +10,7 @@ from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson, File, Overrides
 
 if TYPE_CHECKING:
-    from decentral.measure.run import Prepared
+    from decentral.measure.prepared import Prepared
     from decentral.topology.analysis import Analysis
 
 
@@ -41,7 +41,7 @@ def explain(
     """Show an experiment's graphs, their gaps, bytes per round, memory per node, step times, and how to launch it."""
     from decentral.loading import load
     from decentral.measure.plan import launch_commands
-    from decentral.measure.run import prepare_all
+    from decentral.measure.prepared import prepare_all
     from decentral.methods import methods
 
     asked = predicting.asked(link, latency, compute)

@@ -13,7 +13,7 @@ from decentral.errors import ConfigError
 
 if TYPE_CHECKING:
     from decentral.measure.cost import Machine, Prediction, Setting
-    from decentral.measure.run import Prepared
+    from decentral.measure.prepared import Prepared
 
 NO_LINK = "none"
 

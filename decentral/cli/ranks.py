@@ -87,8 +87,9 @@ def carried_out(
         The run folder, where this process has the last word; None in the other ranks.
     """
     from decentral.measure.consensus_steps import keep, kept_in
+    from decentral.measure.prepared import prepare_all
     from decentral.measure.record import new_folder
-    from decentral.measure.run import digest, prepare_all
+    from decentral.measure.run import digest
     from decentral.methods import methods
 
     experiment, this = loaded.experiment, launched()

@@ -18,9 +18,9 @@ def simulate(
     from decentral.cli import ranks
     from decentral.loading import load
     from decentral.measure.consensus_steps import keep, kept_in
+    from decentral.measure.prepared import own_method, refuse_ddp
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import chosen
-    from decentral.measure.run import own_method, refuse_ddp
     from decentral.measure.speedup import simulate_alone
     from decentral.transport.gpu import own_place
 

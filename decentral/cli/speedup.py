@@ -80,8 +80,8 @@ def _simulated(
 
     from decentral.cli import ranks
     from decentral.measure.consensus_steps import keep, kept_in
+    from decentral.measure.prepared import prepare_all
     from decentral.measure.record import new_folder
-    from decentral.measure.run import prepare_all
     from decentral.measure.speedup import compare_simulated, simulated
     from decentral.methods import methods
 

@@ -44,9 +44,10 @@ def train(
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.consensus_steps import keep, kept_in
+    from decentral.measure.prepared import own_method
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
-    from decentral.measure.run import digest, own_method
+    from decentral.measure.run import digest
     from decentral.measure.speedup import run_alone
     from decentral.transport.launcher import launched
 

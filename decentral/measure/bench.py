@@ -23,10 +23,11 @@ from decentral.algorithms.dsgd import DSGD
 from decentral.config import Experiment
 from decentral.measure.cost import Link, Machine, Setting
 from decentral.measure.plan import bytes_per_round, predicted
+from decentral.measure.prepared import Prepared, prepare_all
 from decentral.measure.probes import this_machine
 from decentral.measure.record import network, versions
 from decentral.measure.rivals import RIVALS, Step, nothing
-from decentral.measure.run import Prepared, digest, driver_of, prepare_all
+from decentral.measure.run import digest, driver_of
 from decentral.methods import methods
 from decentral.peer import LossAndGradient, Peer
 from decentral.topology.topology import Topology

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.tokens import TOKEN, TokenMethod
-from decentral.measure.run import Prepared
+from decentral.measure.prepared import Prepared
 from decentral.peer import LossAndGradient
 from decentral.transport.dry import Exchanged, Round
 from decentral.transport.frames import HEADER_BYTES, payload_bytes

@@ -7,7 +7,7 @@ import torch
 from decentral.algorithms.local import LocalOptimizer
 from decentral.measure import itinerary
 from decentral.measure.cost import Prediction, Setting, predict, predict_ddp
-from decentral.measure.run import DRY_ROUNDS, Prepared
+from decentral.measure.prepared import DRY_ROUNDS, Prepared
 from decentral.transport.driver import all_reduce_bytes
 
 WATCHED = 16

@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 
 from decentral.measure.cost import Machine
-from decentral.measure.run import Prepared
+from decentral.measure.prepared import Prepared
 
 _SMALLEST_BYTES, _LARGEST_BYTES = 1 << 16, 1 << 26
 _LOOPBACK_BYTES = 1 << 24

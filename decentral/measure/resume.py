@@ -15,8 +15,8 @@ from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
 from decentral.measure.checkpoints import METRICS, Checkpoints, Manifest
 from decentral.measure.comparison import DOCUMENT, Clock, Evaluation
+from decentral.measure.prepared import Prepared
 from decentral.measure.record import describe_run, versions
-from decentral.measure.run import Prepared
 from decentral.measure.saving import Keeping, Resumed
 
 FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds", "diagnostics")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from decentral.measure.run import Prepared
+from decentral.measure.prepared import Prepared
 from decentral.training.ddp import ordinary_step
 
 Step = Callable[[int], object]

@@ -1,185 +1,31 @@
-"""Run one method at one seed: on real processes, or in the lockstep simulator. Everything a run needs is built here."""
+"""Run one prepared method at one seed: on real processes, or in the lockstep simulator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from decentral.algorithms.algorithm import Algorithm, State
-from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.tokens import TokenMethod
-from decentral.compression import Space
-from decentral.config import Clock, ConsensusControl, Experiment, OwnCode
+from decentral.config import Experiment
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
+from decentral.measure.prepared import Prepared, is_own, refuse_ddp
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
-from decentral.measure.virtual import simulator, virtual_time
-from decentral.methods import ResolvedMethod, methods
-from decentral.peer import Peer
+from decentral.measure.virtual import simulator
 from decentral.timeline import Timeline
-from decentral.topology import gallery
-from decentral.topology.mixing import Row
-from decentral.topology.topology import Topology
-from decentral.training.algorithm import (
-    algorithm_of,
-    between_nodes,
-    on_graph,
-    refuse_ignored,
-    refuse_unused_weights,
-    vertices,
-)
-from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.ddp import train_ddp
-from decentral.training.loop import Measure, Pace, train
+from decentral.training.loop import Measure, train
 from decentral.training.objective import Objective
-from decentral.training.optimizer import local_optimizer
-from decentral.training.task import Task, task
 from decentral.training.traced import TracedGradient, traced_ddp, traced_local
 from decentral.transport.driver import Driver, GradientAt, all_reduce_bytes
-from decentral.transport.dry import DryNode
 from decentral.transport.rank import RankDriver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
-
-DRY_ROUNDS = 2000
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A method made ready: whatever can be wrong with the input has been found by now."""
-
-    method: ResolvedMethod
-    task: Task
-    local: LocalOptimizer
-    topology: Topology | None  # of the nodes; None for a centralized method
-    algorithm: Algorithm | None  # None for DDP, which brings its own loop
-    pace: Pace
-    nodes: int
-    groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
-    diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
-    clock: Clock | None = None  # of simulated runs
-
-    @property
-    def graph(self) -> Topology | None:
-        """What is drawn and analyzed: the graph of the experiment, whose vertices are nodes or groups."""
-        return self.groups or self.topology
-
-    @property
-    def label(self) -> str:
-        return self.method.label
-
-    @property
-    def consensus_step(self) -> float | None:
-        """gamma, given or found, of a method that has one."""
-        return getattr(self.algorithm, "consensus_step", None)
-
-    def peer(self, node: int) -> Peer:
-        """What the algorithm may know at a node."""
-        topology = self.topology
-
-        def rows(turn: int) -> Row:
-            return topology.row(node, turn) if topology else Row(node, {node: 1.0}, ())
-
-        static = topology is None or topology.schedule.period == 1
-        return Peer(node, self.nodes, rows, self.task.layout, self.task.seed, static=static)
-
-    def meta(self) -> Tensor:
-        """A flat vector `(d,)` that holds no numbers."""
-        return torch.empty(self.task.parameters, dtype=self.task.dtype, device="meta")
-
-    @property
-    def busiest(self) -> int:
-        """A node with the most neighbors."""
-        topology = self.topology
-        return max(range(self.nodes), key=lambda node: len(topology.neighbors(node))) if topology else 0
-
-    def dry_run(self, node: int) -> DryNode:
-        """What a node sends in up to DRY_ROUNDS rounds, without data and neighbors."""
-        return self.dry_state(node)[0]
-
-    def dry_state(self, node: int) -> tuple[DryNode, State]:
-        """The same, and the State after those rounds, of tensors that hold no numbers."""
-        assert self.algorithm is not None
-        peer, dry = self.peer(node), DryNode(self.nodes)
-        state = self.algorithm.init(self.meta(), peer)
-        for peer.round in range(min(self.pace.rounds, DRY_ROUNDS)):
-            dry.advance(self.algorithm.step(state, peer))
-        return dry, state
-
-
-def prepare(
-    experiment: Experiment,
-    method: ResolvedMethod,
-    seed: int,
-    shared: Task | None = None,
-    steps: ConsensusSteps | None = None,
-) -> Prepared:
-    """Build the task, the graph, the local optimizer and the algorithm of a method.
-
-    Args:
-        shared: the task, where an earlier method of the same seed built it.
-        steps: the consensus steps of this job, where they are searched for once.
-
-    Raises:
-        ConfigError: whatever is wrong with the experiment, its files or the user's code.
-        MissingEnvironmentError: a package is missing.
-    """
-    local = local_optimizer(method.optimizer, experiment.rounds)
-    algorithm = algorithm_of(method.algorithm, local, experiment.folder)
-    refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
-    groups, topology = _graphs(experiment, method, algorithm)
-    algorithm = on_graph(algorithm, topology, method.algorithm.path)
-    pace = Pace(experiment.rounds, experiment.evaluate_every)
-    shared = shared or task(experiment, seed)
-    space = Space(shared.parameters, shared.dtype, shared.layout)
-    algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
-    diagnostics = frozenset(experiment.diagnostics)
-    if (clock := experiment.clock) is not None:
-        virtual_time(clock, experiment.nodes)
-    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics, clock)
-    if algorithm is not None and not _is_own(method):  # which may need numbers
-        algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
-    return ready
-
-
-def _graphs(
-    experiment: Experiment, method: ResolvedMethod, algorithm: Algorithm | None
-) -> tuple[Topology | None, Topology | None]:
-    """The experiment's graph, where it is another, and the graph of nodes, where a method has them."""
-    section = method.topology
-    if method.algorithm.centralized:
-        return None, None
-    vertex_count = vertices(algorithm, experiment.nodes, method.algorithm.path)
-    graph = gallery.load(section, vertex_count, experiment.folder)
-    refuse_unused_weights(algorithm, section, method.algorithm.name)
-    whole = between_nodes(algorithm, graph, section.path)
-    return None if whole is graph else graph, whole
-
-
-def prepare_all(
-    experiment: Experiment, candidates: Sequence[ResolvedMethod], seed: int, steps: ConsensusSteps | None = None
-) -> list[Prepared]:
-    """All methods at one seed, over one task."""
-    steps = steps or ConsensusSteps()
-    first = prepare(experiment, candidates[0], seed, None, steps)
-    return [first, *(prepare(experiment, method, seed, first.task, steps) for method in candidates[1:])]
-
-
-def own_method(experiment: Experiment, steps: ConsensusSteps | None = None) -> Prepared:
-    """The experiment's own method at its first seed."""
-    return prepare(experiment, methods(experiment)[0], experiment.seeds[0], steps=steps)
-
-
-def refuse_ddp(prepared: Prepared) -> None:
-    """Raise ConfigError for DDP, which has no simulated nodes."""
-    if prepared.algorithm is None:
-        raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
 
 
 def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
@@ -286,15 +132,9 @@ def _largest_frame(prepared: Prepared, node: int) -> int:
     try:
         return prepared.dry_run(node).largest_frame
     except (RuntimeError, TypeError, ValueError):
-        if _is_own(prepared.method):  # it may need numbers, which a dry run has not
+        if is_own(prepared.method):  # it may need numbers, which a dry run has not
             return 0
         raise
-
-
-def _is_own(method: ResolvedMethod) -> bool:
-    """Whether it is the user's own code, controlled or not."""
-    section = method.algorithm
-    return isinstance(section.of if isinstance(section, ConsensusControl) else section, OwnCode)
 
 
 def _trained(

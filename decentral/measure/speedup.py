@@ -18,10 +18,11 @@ from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
+from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_ddp
 from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
 from decentral.measure.recording import Tracing
 from decentral.measure.resume import Origin, checked, keeping, resumed
-from decentral.measure.run import Prepared, digest, own_method, prepare_all, refuse_ddp, run_on, simulate
+from decentral.measure.run import digest, run_on, simulate
 from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
 from decentral.measure.virtual import clock_of

@@ -12,7 +12,8 @@ from decentral.errors import ConfigError
 from decentral.fused import CHUNK
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
-from decentral.measure.run import Prepared, digest, prepare, run_on, simulate
+from decentral.measure.prepared import Prepared, prepare
+from decentral.measure.run import digest, run_on, simulate
 from decentral.methods import methods
 from decentral.training.objective import flat
 from decentral.transport.world import World

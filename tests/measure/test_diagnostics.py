@@ -14,7 +14,8 @@ from decentral.measure import diagnostics
 from decentral.measure.comparison import Evaluation
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread
 from decentral.measure.evaluation import Evaluator
-from decentral.measure.run import Prepared, prepare, run_on, simulate
+from decentral.measure.prepared import Prepared, prepare
+from decentral.measure.run import run_on, simulate
 from decentral.methods import methods
 from decentral.training.objective import flat
 from decentral.transport.lockstep import LockstepDriver

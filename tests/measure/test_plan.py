@@ -6,7 +6,7 @@ import pytest
 
 from decentral.loading import example_with
 from decentral.measure.plan import memory_bytes
-from decentral.measure.run import prepare_all
+from decentral.measure.prepared import prepare_all
 from decentral.methods import methods
 
 CHOCO = {"name": "choco", "compression": {"name": "top-k", "k": 10}, "consensus_step": 0.1}

@@ -14,8 +14,8 @@ from decentral.config import Experiment
 from decentral.errors import ConfigError
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
+from decentral.measure.prepared import own_method
 from decentral.measure.resume import Origin, checked, chosen, keeping
-from decentral.measure.run import own_method
 from decentral.measure.speedup import run_alone, simulate_alone
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks

@@ -14,7 +14,8 @@ from decentral.measure.comparison import Evaluation
 from decentral.measure.cost import Machine, Setting
 from decentral.measure.export import exported, source
 from decentral.measure.plan import bytes_per_round, predicted
-from decentral.measure.run import Prepared, own_method, simulate
+from decentral.measure.prepared import Prepared, own_method
+from decentral.measure.run import simulate
 from decentral.measure.speedup import simulate_alone
 from decentral.training.objective import flat
 from decentral.wrapping.settings import algorithm_named

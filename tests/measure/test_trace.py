@@ -11,8 +11,9 @@ import yaml
 
 from decentral.errors import ConfigError, DivergedError
 from decentral.loading import load
+from decentral.measure.prepared import Prepared, own_method
 from decentral.measure.recording import Tracing
-from decentral.measure.run import Prepared, own_method, run_on
+from decentral.measure.run import run_on
 from decentral.measure.trace import Event, RankTrace, merge, on_one_clock, rank_file, read_ranks, write_rank
 from decentral.measure.trace_summary import SHARES, shares, summary
 from decentral.timeline import Timeline

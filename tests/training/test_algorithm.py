@@ -18,7 +18,8 @@ from decentral.config import Transport
 from decentral.errors import ConfigError
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
-from decentral.measure.run import Prepared, own_method, run_on, simulate
+from decentral.measure.prepared import Prepared, own_method
+from decentral.measure.run import run_on, simulate
 from decentral.topology.admission import admissions
 from decentral.topology.analysis import analyze, spectrum
 from decentral.topology.topology import Topology

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decentral.algorithms.local import LocalOptimizer
 from decentral.errors import ConfigError
 from decentral.loading import example_with
-from decentral.measure.run import own_method
+from decentral.measure.prepared import own_method
 from decentral.training.muon import Muon
 from decentral.training.optimizer import local_optimizer
 from tests.contract.problems import DIMENSION, LAYOUTS

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from decentral.algorithms.hierarchical import Between
 from decentral.loading import load
-from decentral.measure.run import Prepared, prepare, simulate
+from decentral.measure.prepared import Prepared, prepare
+from decentral.measure.run import simulate
 from decentral.methods import methods
 from decentral.training.algorithm import own_algorithm
 from decentral.training.objective import flat
