@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: run test lint bench clean
+.PHONY: run test test-long lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/decentral speedup launch/quickstart.yaml
 
 test: $(VENV)/installed lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# What takes half a minute or more each, and is left out of `make test`.
+test-long: $(VENV)/installed
+	$(BIN)/pytest -n 2 --dist worksteal -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -18,7 +18,9 @@ def models(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((folder / "models").iterdir())]
 
 
-@pytest.mark.parametrize("transport", ["auto", "mpi", "gloo"])
+@pytest.mark.parametrize(
+    "transport", ["auto", pytest.param("mpi", marks=pytest.mark.long), pytest.param("gloo", marks=pytest.mark.long)]
+)
 def test_mpirun_leaves_the_models_of_the_simulator(small: Path, transport: str) -> None:
     train = ("-m", "decentral", "train", small.name, "-s", "nodes=2", "-s", f"transport.name={transport}")
     ended = mpirun(2, small.parent, *train, "--out", "real")

@@ -34,6 +34,7 @@ def rows(run: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
 
 
+@pytest.mark.long
 def test_a_job_that_is_preempted_twice_ends_as_if_it_never_was(dropping: Path) -> None:
     folder, run = dropping.parent, dropping.parent / "run"
     origin = ["--out", "run"]

@@ -138,6 +138,7 @@ def build(nodes):
 """
 
 
+@pytest.mark.long
 def test_a_directed_schedule_of_a_users_file_gives_the_models_of_simulate(small: Path) -> None:
     """One receives from another node than one sends to, and from another in the next round."""
     (small.parent / "one_peer.py").write_text(ONE_PEER)
@@ -245,6 +246,7 @@ def test_a_job_that_diverges_ends_with_5_and_says_where(small: Path) -> None:
     assert "diverged in round" in json.loads(out)["error"]
 
 
+@pytest.mark.long
 def test_after_a_thousand_rounds_both_ends_of_each_edge_have_the_same_copy(small: Path) -> None:
     """CHOCO over sockets, values in 16 bits: each node's copy of a neighbor is, bit for bit, the neighbor's own."""
     choco = "{name: choco, compression: {name: top-k, k: 20, values: bf16}, consensus_step: 0.1}"

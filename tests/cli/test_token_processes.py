@@ -55,6 +55,7 @@ def test_a_token_on_processes_gives_the_models_of_the_simulator_and_resumes(walk
     assert found[0][2] > 0.6
 
 
+@pytest.mark.long
 def test_who_loses_a_neighbor_says_so_and_ends(walking: Path) -> None:
     settings = (
         "nodes=3",

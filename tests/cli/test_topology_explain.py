@@ -154,6 +154,7 @@ def test_hostile_files_end_in_one_line(
     assert message in result.line
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.timeout(SECONDS + 30)
 def test_a_million_edges_end_in_an_answer(tmp_path: Path) -> None:

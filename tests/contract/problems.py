@@ -45,7 +45,9 @@ GRAPHS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
     "torus-4x8": ("torus", 32, {"rows": 4}),
     "hypercube-32": ("hypercube", 32, {}),
     "complete-8": ("complete", 8, {}),
+    "tree-7": ("tree", 7, {"branching": 2}),
     "social-32": ("davis", 32, {}),
+    "social-15": ("florentine", 15, {}),
     "path-4": ("tree", 4, {"branching": 1}),
     "path-2": ("tree", 2, {"branching": 1}),
 }
