@@ -19,6 +19,7 @@ from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
 from decentral.measure.tables import printable
+from decentral.measure.tuning_table import tuning_lines, tuning_table
 
 COLORS = ("#3b82d6", "#d9730d", "#2e9e5b", "#9b5de5", "#d6456b", "#1a9ba8", "#a67c00", "#c04fc0")
 BASELINE_COLORS = ("#7c8694", "#a87a58", "#5f8f8a")
@@ -213,6 +214,8 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         columns=tables.columns(comparison),
         rows=list(zip(tables.rows(comparison), series, strict=True)),
         caption=tables.caption(comparison),
+        tuning=tuning_table(comparison),
+        tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),
         between=_between(series),
         graphs=_graphs(comparison),
