@@ -41,8 +41,15 @@ def write_report(folder: Path) -> Path:
         ConfigError: a file is missing, torn or foreign, or the page cannot be written.
     """
     comparison = read_comparison(folder / DOCUMENT)
-    page = _page(comparison, _every_series(folder, comparison))
-    path = folder / "report.html"
+    return written(folder / "report.html", _page(comparison, _every_series(folder, comparison)))
+
+
+def written(path: Path, page: str) -> Path:
+    """The path, where the page now stands, whole.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     try:
         write_atomically(path, page.encode())
     except OSError as error:
@@ -204,10 +211,8 @@ def _without_target(comparison: Comparison) -> str:
 
 
 def _page(comparison: Comparison, series: list[Series]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["printable"] = printable
-    template = resources.files("decentral.measure").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return rendered(
+        "report.html.j2",
         comparison=comparison,
         summary=summary(comparison),
         failed=[failed for one in series for failed in one.failed],
@@ -222,6 +227,17 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         target=_target(comparison),
         link=None if comparison.network is None else tables.link_of(comparison.network),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of this package, in the style of its reports."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["printable"] = printable
+    page, style = (
+        resources.files("decentral.measure").joinpath(name).read_text(encoding="utf-8")
+        for name in (template, "report.css")
+    )
+    return environment.from_string(page).render(style=Markup(style), **values)
 
 
 def _curves(comparison: Comparison, series: list[Series]) -> list[dict[str, str]]:
