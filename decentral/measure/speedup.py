@@ -1,7 +1,6 @@
 """Compare methods: run each at each seed on the same processes, one after the other, and write one document.
 
-The order is seed by seed and, within a seed, method by method, each seed beginning one method further on, so that a
-drift of the machine's speed falls on all.
+The order is seed by seed, then method by method, each seed beginning one further on: a drift of speed falls on all.
 """
 
 from collections.abc import Callable, Mapping, Sequence

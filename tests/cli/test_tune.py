@@ -31,6 +31,13 @@ def test_each_method_runs_at_the_rate_that_was_chosen_for_it(decentral: Command,
     for said in ("dsgd ring diverged in the trial at lr 1e+09", f"lr {dsgd['lr']:g}", "288 training samples set aside"):
         assert said in page
         assert said in shown.replace("\n", " ")
+    both = decentral("report", "run", "one", "--json").json
+    numbers = {
+        row["method"]: {place: row[place]["lr"] for place in ("run", "one") if place in row} for row in both["methods"]
+    }
+    assert numbers["dsgd"] == {"run": dsgd["lr"], "one": None}
+    assert "not run" in Path(both["report"]).read_text()
+    assert "lr 0.2" in decentral("report", "run", "one").out
 
 
 @pytest.mark.processes

@@ -18,7 +18,7 @@ def tried(lr: float, accuracy: float | None, loss: float | None = 1.0, *, died: 
         ([tried(1, 0.9, 0.3), tried(2, 0.9, 0.3)], 1, "lowest"),  # a tie of both to the lower rate
         ([tried(1, 0.5), tried(2, 0.6)], 2, "highest"),
         ([tried(1, 0.1), tried(2, None, None, died=True)], 1, "lowest"),
-        ([tried(1, 0.0, None), tried(2, None, None, died=True)], 1, "lowest"),  # not finite, yet it went through
+        ([tried(1, None, None, died=True), tried(2, None, None)], 2, "highest"),  # not finite, yet it went through
         ([tried(1, None, None, died=True), tried(2, None, None, died=True)], 1, "lowest"),
         ([tried(1, None, 0.3), tried(2, None, 0.2), tried(3, None, None)], 2, None),  # regression
     ],
