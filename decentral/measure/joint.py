@@ -15,8 +15,16 @@ from decentral.errors import ConfigError
 from decentral.measure import tables
 from decentral.measure.comparison import DOCUMENT, Comparison, MethodResult
 from decentral.measure.report import read_comparison, rendered, written
-from decentral.measure.tables import Cell, printable
+from decentral.measure.tables import Cell, Column, Row, printable
 from decentral.measure.tuning_table import tuning_lines
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in a comparison: the score that counts, what it ranges over, and in words its other scores and rate."""
+
+    cell: Cell
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -27,20 +35,21 @@ class Joint:
     comparisons: Mapping[str, Comparison]
 
     @property
-    def score(self) -> tables.Column:
+    def score(self) -> Column:
         """What the cells hold."""
-        return tables.SCORES[next(iter(self.comparisons.values())).score][0]
+        return self._scores[0]
 
-    def rows(self) -> list[tuple[str, bool, list[tuple[Cell, str] | None]]]:
-        """Of each method its name, whether it is a baseline, and for each comparison a cell and the rate.
+    @property
+    def _scores(self) -> list[Column]:
+        return tables.SCORES[next(iter(self.comparisons.values())).score]
 
-        None where it was not run.
-        """
+    def rows(self) -> list[tuple[str, bool, list[Entry | None]]]:
+        """Of each method its name, whether it is a baseline, and an entry per comparison, None where it was not run."""
         called = [_by_name(comparison, self._graphs_matter) for comparison in self.comparisons.values()]
         shown = []
         for comparison in self.comparisons.values():
             pairs = zip(tables.ordered(comparison), tables.rows(comparison), strict=True)
-            shown.append({method.name: (row.cells[0], row.rate) for method, row in pairs})
+            shown.append({method.name: _entry(row, self._scores) for method, row in pairs})
         names = {name: method.baseline for found in called for name, method in found.items()}
         return [
             (
@@ -55,12 +64,13 @@ class Joint:
         ]
 
     def document(self) -> list[dict[str, Any]]:
-        """The same as bare numbers: for each method its median, range and rate in each comparison that has it."""
+        """The same as bare numbers: for each method its scores, each with its range, and its rate per comparison."""
         found: dict[str, dict[str, Any]] = {}
         for title, comparison in self.comparisons.items():
             for name, method in _by_name(comparison, self._graphs_matter).items():
-                numbers = method.spread[self.score.key].model_dump() | {"lr": method.tuning and method.tuning.lr}
-                found.setdefault(name, {"method": name, "score": self.score.key})[title] = numbers
+                numbers = {column.key: method.spread[column.key].model_dump() for column in self._scores}
+                lr = method.tuning and method.tuning.lr
+                found.setdefault(name, {"method": name})[title] = numbers | {"lr": lr}
         return list(found.values())
 
     @property
@@ -113,12 +123,18 @@ def joint_table(joint: Joint) -> Table:
     return table
 
 
-def _terminal_cell(found: tuple[Cell, str] | None) -> Text:
+def _entry(row: Row, scores: Sequence[Column]) -> Entry:
+    cell, *others = row.cells[: len(scores)]
+    named = zip(scores[1:], others, strict=True)
+    words = [f"{column.title.removesuffix(' accuracy').lower()} {other.text}" for column, other in named]
+    return Entry(cell, [note for note in (*cell.spread.split("\n"), *words, row.rate) if note])
+
+
+def _terminal_cell(found: Entry | None) -> Text:
     if found is None:
         return Text("not run", style="dim")
-    cell, rate = found
-    text = Text(cell.text, style="bold green" if cell.best else "")
-    text.append("".join(f"\n{line}" for line in (cell.spread, rate) if line), style="not bold dim default")
+    text = Text(found.cell.text, style="bold green" if found.cell.best else "")
+    text.append("".join(f"\n{note}" for note in found.notes), style="not bold dim default")
     return text
 
 

@@ -38,12 +38,13 @@ def test_a_method_named_after_its_graph_meets_itself_and_each_number_stays_in_it
     assert (dsgd, qg, allreduce, baseline) == ("dsgd", "QG on a ring", "allreduce", True)
     assert on[0] is not None
     assert on[1] is not None
-    assert on[0][0].text == f"{100 * (first.methods[0].final_accuracy or 0):.1f}%"
-    assert on[1][0].text == f"{100 * (second.methods[0].final_accuracy or 0):.1f}%"
-    assert (on[0][1], on[1][1]) == ("", "lr 0.25, the lowest of the grid")
+    assert on[0].cell.text == f"{100 * (first.methods[0].final_accuracy or 0):.1f}%"
+    assert on[1].cell.text == f"{100 * (second.methods[0].final_accuracy or 0):.1f}%"
+    assert on[0].notes[-1] == f"worst node {100 * (first.methods[0].worst_node_accuracy or 0):.1f}%"
+    assert on[1].notes[-1] == "lr 0.25, the lowest of the grid"
     assert ran[1] is None
     numbers = joint.document()[0]
-    assert numbers["torus"]["median"] == second.methods[0].final_accuracy
+    assert numbers["torus"]["final_accuracy"]["median"] == second.methods[0].final_accuracy
     assert (numbers["ring"]["lr"], numbers["torus"]["lr"]) == (None, 0.25)
     page = write_joint_report(joint).read_text()
     Checker(page)
@@ -52,7 +53,7 @@ def test_a_method_named_after_its_graph_meets_itself_and_each_number_stays_in_it
         "not run",
         "lr 0.25, the lowest of the grid",
         "dsgd torus diverged in the trial at lr 9.",
-        on[1][0].text,
+        on[1].cell.text,
     ):
         assert said in text
 
