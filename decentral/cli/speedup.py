@@ -51,16 +51,13 @@ def speedup(
     from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.speedup import compare
-    from decentral.measure.tuning import trial_task
-    from decentral.transport.launcher import launched
     from decentral.transport.world import World
 
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded, more = load(file, overrides), words(traced) + (["--tune"] if tune else [])
-    if tune and launched() is None:
-        with loaded.document.placing():
-            trial_task(loaded.experiment)  # which finds what stands against it before any node runs
+    if tune:
+        _check_tune(loaded)
     if simulated:
         asked = {"--nproc": nproc, "--netlab": netlab, "--trace": traced}
         others = [option for option, value in asked.items() if value is not None]
@@ -79,6 +76,16 @@ def speedup(
         conclude(folder, json)
         if traced and not json:
             stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
+
+
+def _check_tune(loaded: "Loaded") -> None:
+    """What stands against tuning is told by the launcher, before any node runs; ranks would each say it."""
+    from decentral.measure.tuning import trial_task
+    from decentral.transport.launcher import launched
+
+    if launched() is None:
+        with loaded.document.placing():
+            trial_task(loaded.experiment)
 
 
 def _simulated(

@@ -268,16 +268,15 @@ def written(
 ) -> Comparison:
     """The document of some runs; rank 0 writes it into the folder."""
 
-    def runs_of(algorithm: str) -> Sequence[SeedResult]:
-        rivals = [method for method in ready if method.method.baseline and method.method.algorithm.name == algorithm]
-        return [run for method in rivals for run in results[method.label]]
+    def runs_of(name: str) -> list[SeedResult]:
+        rivals = [one.label for one in ready if one.method.baseline and one.method.algorithm.name == name]
+        return [run for label in rivals for run in results[label]]
 
-    def result(method: Prepared) -> MethodResult:
-        runs, tuning = with_speedups(results[method.label], allreduce, ddp), tunings.get(method.label)
-        return method_result(method.method, runs, method.consensus_step, tuning)
+    def result(one: Prepared) -> MethodResult:
+        runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
+        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label))
 
-    allreduce, ddp = runs_of("allreduce"), runs_of("ddp")
-    graphs = {topology_key(method.method): method.graph for method in ready if method.graph is not None}
+    graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}
     document = Comparison(
         experiment=experiment.name,
@@ -293,7 +292,7 @@ def written(
         network=network() if clock == "wall" else None,
         tuned=chosen and chosen.tuned,
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
-        methods=[result(method) for method in ready],
+        methods=[result(one) for one in ready],
     )
     if rank == 0:
         write_json(folder / DOCUMENT, document.model_dump(mode="json"))
