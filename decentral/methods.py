@@ -61,6 +61,25 @@ def methods(experiment: Experiment) -> list[ResolvedMethod]:
     return [replace(method, label=label) for method, label in zip(resolved, _labels(resolved), strict=True)]
 
 
+def untuned(experiment: Experiment) -> Experiment:
+    """The same with one learning rate for all, so that no method is named after the rate that it will lose."""
+
+    def leveled(entries: Sequence[Method]) -> list[Method]:
+        return [
+            entry.model_copy(update={"optimizer": with_rate(entry.optimizer, rate)}) if entry.optimizer else entry
+            for entry in entries
+        ]
+
+    rate = experiment.optimizer.lr
+    changes = {"compare": leveled(experiment.compare), "baselines": leveled(experiment.baselines)}
+    return experiment.model_copy(update=changes)
+
+
+def with_rate(optimizer: Optimizer, lr: float) -> Optimizer:
+    """The same optimizer with another learning rate."""
+    return optimizer.model_copy(update={"lr": lr})
+
+
 def _labels(resolved: Sequence[ResolvedMethod]) -> Iterator[str]:
     taken = {method.label for method in resolved}
     unlabeled = [method for method in resolved if not method.label]

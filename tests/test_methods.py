@@ -3,7 +3,7 @@
 import pytest
 
 from decentral.config import Experiment
-from decentral.methods import methods
+from decentral.methods import methods, untuned
 
 AWC = {"name": "dsgd", "order": "adapt-while-communicate"}
 HIERARCHICAL = {
@@ -104,3 +104,14 @@ def test_baselines_are_labeled_by_their_algorithm() -> None:
         "ddp lr=1.0",
         "ddp lr=0.1",
     ]
+
+
+def test_methods_that_are_tuned_are_not_named_after_the_rates_they_lose() -> None:
+    compare = [{"optimizer": {"lr": 0.5}}, {"optimizer": {"lr": 0.2, "momentum": 0.9}}]
+    whole = experiment(compare=compare, optimizer={"lr": 0.1}, baselines=[])
+    assert [method.label for method in methods(whole)] == [
+        "dsgd ring lr=0.1", "dsgd ring lr=0.5", "dsgd ring lr=0.2 momentum=0.9",
+    ]  # fmt: skip
+    leveled = methods(untuned(whole))
+    assert [method.label for method in leveled] == ["dsgd ring", "dsgd ring 2", "dsgd ring momentum=0.9"]
+    assert [method.optimizer.lr for method in leveled] == [0.1, 0.1, 0.1]

@@ -34,6 +34,10 @@ Rate = Annotated[
 Latency = Annotated[str | None, typer.Option("--latency", metavar="TIME", help="Between lab hosts, one way: 10ms.")]
 Jitter = Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Latency varies by plus or minus this.")]
 Loss = Annotated[str | None, typer.Option("--loss", metavar="SHARE", help="Of the lab's packets, such as 0.1%.")]
+Tune = Annotated[
+    bool,
+    typer.Option("--tune", help="First choose each method's learning rate from the file's `tune:` grid."),
+]
 Resume = Annotated[
     Path | None,
     typer.Option(

@@ -19,6 +19,7 @@ from decentral.cli.options import (
     Rate,
     Trace,
     TraceRounds,
+    Tune,
 )
 from decentral.errors import ConfigError
 
@@ -35,6 +36,7 @@ def speedup(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="On simulated nodes in this process: no seconds, and no DDP.")
     ] = False,
+    tune: Tune = False,
     trace: Trace = False,
     trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
@@ -53,16 +55,19 @@ def speedup(
 
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
-    loaded, more = load(file, overrides), words(traced)
+    loaded, more = load(file, overrides), words(traced) + (["--tune"] if tune else [])
+    if tune:
+        _check_tune(loaded)
     if simulated:
         asked = {"--nproc": nproc, "--netlab": netlab, "--trace": traced}
-        _simulated(file, loaded, overrides, out, json, [option for option, value in asked.items() if value is not None])
+        others = [option for option, value in asked.items() if value is not None]
+        _simulated(file, loaded, overrides, out, json, tune, others)
         return
 
     def work(world: World, folder: Path) -> None:
         with progress(loaded.experiment.rounds, shown=world.rank == 0) as shown:
             command = ranks.command("speedup", file, overrides, more)
-            compare(world, loaded.experiment, folder, command, shown, traced, ranks.teller(world))
+            compare(world, loaded.experiment, folder, command, shown, traced, ranks.teller(world), tune)
 
     folder = ranks.carried_out(
         ["speedup"], file, overrides, loaded, work, out=out, json=json, nproc=nproc, more=more, lab=hosts
@@ -73,8 +78,18 @@ def speedup(
             stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
 
 
+def _check_tune(loaded: "Loaded") -> None:
+    """What stands against tuning is told by the launcher, before any node runs; ranks would each say it."""
+    from decentral.measure.tuning import trial_task
+    from decentral.transport.launcher import launched
+
+    if launched() is None:
+        with loaded.document.placing():
+            trial_task(loaded.experiment)
+
+
 def _simulated(
-    file: Path, loaded: "Loaded", overrides: list[str], out: Path | None, json: bool, others: list[str]
+    file: Path, loaded: "Loaded", overrides: list[str], out: Path | None, json: bool, tune: bool, others: list[str]
 ) -> None:
     import torch
 
@@ -94,8 +109,8 @@ def _simulated(
         prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0], steps)
         folder = new_folder(out, experiment.name)
         keep(steps, folder)
-        command = ranks.command("speedup", file, overrides, ["--simulated"])
-        compare_simulated(experiment, folder, command, shown)
+        command = ranks.command("speedup", file, overrides, ["--simulated", *(["--tune"] if tune else [])])
+        compare_simulated(experiment, folder, command, shown, tune)
     conclude(folder, json)
 
 
@@ -103,7 +118,7 @@ def conclude(folder: Path, json: bool) -> None:
     """Write the report of a finished comparison, and print the table or the document."""
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.report import read_comparison, write_report
-    from decentral.measure.tables import comparison_table
+    from decentral.measure.terminal_table import comparison_table
 
     page = write_report(folder)
     comparison = read_comparison(folder / DOCUMENT)

@@ -47,7 +47,7 @@ from decentral.config.data import (
     Shards,
     Shift,
 )
-from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport
+from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport, Tune
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
@@ -141,5 +141,6 @@ __all__ = [
     "TokenSection",
     "Topology",
     "Transport",
+    "Tune",
     "Walkman",
 ]

@@ -57,6 +57,23 @@ class Checkpoint(Section):
     """How many to keep; older ones are removed once a new one is whole and on the disk."""
 
 
+class Tune(Section):
+    """How `speedup --tune` chooses each method's learning rate: the best of a grid, on samples that are set aside.
+
+    Best is the highest accuracy of the averaged model after the last round, then the lower loss, then the lower rate;
+    without classes it is the lower loss. The test set is not looked at.
+    """
+
+    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
+    """The grid: learning rates in place of every method's `optimizer.lr`."""
+    validation: float = Field(0.2, gt=0, lt=1)
+    """Share of the training samples that are set aside, before the rest are dealt to the nodes."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of the runs that try the rates; the first of `seeds` unless given."""
+    rounds: int | None = Field(None, ge=1)
+    """Of the same runs; as many as the experiment's unless given."""
+
+
 class Method(Section):
     """A method to compare: what it names replaces that section of the experiment, whole."""
 
@@ -112,6 +129,8 @@ class Experiment(Section):
         [Method(algorithm=AllReduceSGD(name="allreduce")), Method(algorithm=DDP(name="ddp"))]
     )
     """Centralized methods that `speedup` compares with."""
+    tune: Tune | None = None
+    """Learning rates that `speedup --tune` chooses from, for each method its own; nothing else reads it."""
     transport: Annotated[Transport, Named] = Transport()
     clock: Clock | None = None
     """Virtual time in the simulators, which have none unless this is given; real processes have the wall's."""

@@ -106,6 +106,39 @@ class SeedResult(Document):
     """Why the run ended early, such as a divergence; null when it went through."""
 
 
+class Candidate(Document):
+    """One learning rate of the grid, for one method."""
+
+    lr: float
+    accuracy: float | None
+    """Of the averaged model on the validation samples after the last round; null where it ended early."""
+    loss: float | None
+    """On the same samples; null where it is not finite."""
+    failure: str | None
+    """Why the run ended early, such as a divergence."""
+
+
+class Tuning(Document):
+    """How a method came to its learning rate."""
+
+    lr: float
+    """Chosen; the lowest of the grid where no candidate went through."""
+    edge: Literal["lowest", "highest"] | None
+    """Set where it is an end of the grid, beyond which a better one may lie."""
+    candidates: list[Candidate]
+    """From the lowest rate to the highest."""
+
+
+class Tuned(Document):
+    """What all methods' learning rates were chosen by."""
+
+    seed: int
+    rounds: int
+    training_samples: int
+    validation_samples: int
+    """Set aside from the training samples; the test set was not looked at."""
+
+
 class MethodResult(Document):
     """One method over all seeds; plain fields are medians over `per_seed`."""
 
@@ -116,6 +149,8 @@ class MethodResult(Document):
     baseline: bool
     consensus_step: float | None = None
     """gamma, given or found; null where the method has none."""
+    tuning: Tuning | None = None
+    """Null where the learning rate is the file's."""
     final_accuracy: float | None
     worst_node_accuracy: float | None
     final_test_loss: float | None
@@ -175,5 +210,7 @@ class Comparison(Document):
     versions: dict[str, str]
     network: Network | None = None
     """Null outside a network lab: whatever the machine has."""
+    tuned: Tuned | None = None
+    """Null where the learning rates are the file's."""
     topologies: dict[str, TopologySummary]
     methods: list[MethodResult]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from re import sub
 from typing import Any
 
 from safetensors.torch import save
@@ -52,6 +53,11 @@ def new_folder(out: Path | None, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the run folder {folder}: {error.strerror}; give another with --out") from error
     return folder
+
+
+def folder_of(index: int, label: str) -> str:
+    """The name of a method's folder in a comparison: `00-dsgd-ring` for the first, dsgd ring."""
+    return f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', label).strip('.-')}"
 
 
 @contextmanager
@@ -115,7 +121,7 @@ def describe_run(
     folder: Path, experiment: Experiment, method: ResolvedMethod, seed: int, topology: Topology | None
 ) -> None:
     """Write `config.json`, `versions.json` and `topology.json`: all that the run depends on."""
-    shared = experiment.model_dump(mode="json", exclude={"compare", "baselines"})
+    shared = experiment.model_dump(mode="json", exclude={"compare", "baselines", "tune"})
     own = {
         "label": method.label,
         "algorithm": method.algorithm.model_dump(mode="json"),

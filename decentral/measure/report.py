@@ -19,6 +19,7 @@ from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
 from decentral.measure.tables import printable
+from decentral.measure.tuning_table import tuning_lines, tuning_table
 
 COLORS = ("#3b82d6", "#d9730d", "#2e9e5b", "#9b5de5", "#d6456b", "#1a9ba8", "#a67c00", "#c04fc0")
 BASELINE_COLORS = ("#7c8694", "#a87a58", "#5f8f8a")
@@ -40,8 +41,15 @@ def write_report(folder: Path) -> Path:
         ConfigError: a file is missing, torn or foreign, or the page cannot be written.
     """
     comparison = read_comparison(folder / DOCUMENT)
-    page = _page(comparison, _every_series(folder, comparison))
-    path = folder / "report.html"
+    return written(folder / "report.html", _page(comparison, _every_series(folder, comparison)))
+
+
+def written(path: Path, page: str) -> Path:
+    """The path, where the page now stands, whole.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     try:
         write_atomically(path, page.encode())
     except OSError as error:
@@ -203,22 +211,33 @@ def _without_target(comparison: Comparison) -> str:
 
 
 def _page(comparison: Comparison, series: list[Series]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["printable"] = printable
-    template = resources.files("decentral.measure").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return rendered(
+        "report.html.j2",
         comparison=comparison,
         summary=summary(comparison),
         failed=[failed for one in series for failed in one.failed],
         columns=tables.columns(comparison),
         rows=list(zip(tables.rows(comparison), series, strict=True)),
         caption=tables.caption(comparison),
+        tuning=tuning_table(comparison),
+        tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),
         between=_between(series),
         graphs=_graphs(comparison),
         target=_target(comparison),
         link=None if comparison.network is None else tables.link_of(comparison.network),
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of this package, in the style of its reports."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["printable"] = printable
+    page, style = (
+        resources.files("decentral.measure").joinpath(name).read_text(encoding="utf-8")
+        for name in (template, "report.css")
+    )
+    return environment.from_string(page).render(style=Markup(style), **values)
 
 
 def _curves(comparison: Comparison, series: list[Series]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from decentral.measure.prepared import Prepared
 from decentral.measure.record import describe_run, versions
 from decentral.measure.saving import Keeping, Resumed
 
-FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds", "diagnostics")
+FREE = ("name", "rounds", "transport", "checkpoint", "compare", "baselines", "seeds", "diagnostics", "tune")
 """Keys of an experiment that may differ where a run goes on; the first seed may not, and rounds only grow."""
 _ABSENT = object()
 

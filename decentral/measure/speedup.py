@@ -1,40 +1,45 @@
 """Compare methods: run each at each seed on the same processes, one after the other, and write one document.
 
-The order is seed by seed and, within a seed, method by method, each seed beginning one method further on, so that a
-drift of the machine's speed falls on all.
+The order is seed by seed, then method by method, each seed beginning one further on: a drift of speed falls on all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from re import sub
 
 from torch import nn
 
 from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DivergedError
-from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, SeedResult
+from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
 from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_ddp
-from decentral.measure.record import Metrics, describe_run, network, save_model, summary_of, versions, write_json
+from decentral.measure.record import (
+    Metrics,
+    describe_run,
+    folder_of,
+    network,
+    save_model,
+    summary_of,
+    versions,
+    write_json,
+)
 from decentral.measure.recording import Tracing
 from decentral.measure.resume import Origin, checked, keeping, resumed
 from decentral.measure.run import digest, run_on, simulate
 from decentral.measure.saving import Keeping
 from decentral.measure.summary import method_result, seed_result, topology_key, with_speedups
+from decentral.measure.tuning import Chosen, Progress, tune
 from decentral.measure.virtual import clock_of
-from decentral.methods import ResolvedMethod, methods
+from decentral.methods import ResolvedMethod, methods, untuned
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.transport.world import World
 
 Perform = Callable[[Observe], Mapping[int, nn.Module]]
 """Performs one run, reporting its evaluations; returns the trained modules of the nodes of this process."""
-
-Progress = Callable[[str, Evaluation], None]
-"""Called as progress(name of the run, evaluation)."""
 
 Tell = Callable[[str], None] | None
 
@@ -47,6 +52,7 @@ def compare(
     progress: Progress,
     trace_rounds: int | None = None,
     tell: Tell = None,
+    tuning: bool = False,
 ) -> Comparison:
     """Run every method at every seed, as one of the ranks; rank 0 writes the document into the folder.
 
@@ -56,6 +62,7 @@ def compare(
         command: what reproduces the comparison, for the report.
         trace_rounds: how many rounds of each run's timeline are kept; None: the runs have none.
         tell: called with a line about each consensus step that a method takes.
+        tuning: whether each method's learning rate is first chosen from the experiment's grid.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
@@ -67,19 +74,34 @@ def compare(
         tracing = Tracing(place, trace_rounds) if trace_rounds else None
         return partial(run_on, world, method, next(epochs), digest(experiment), tracing=tracing)
 
-    steps = kept_in(folder, world, tell)
-    return _compared(experiment, methods(experiment), perform, folder, command, "wall", progress, world.rank, steps)
+    def trial(method: Prepared, observe: Observe) -> object:
+        return run_on(world, method, next(epochs), digest(experiment), observe)
+
+    steps, chosen = kept_in(folder, world, tell), Chosen(methods(experiment))
+    if tuning:
+        chosen = tune(experiment, methods(untuned(experiment)), folder, trial, steps, progress, world.agree)
+    return _compared(experiment, chosen, perform, folder, command, "wall", progress, world.rank, steps)
 
 
-def compare_simulated(experiment: Experiment, folder: Path, command: str, progress: Progress) -> Comparison:
+def compare_simulated(
+    experiment: Experiment, folder: Path, command: str, progress: Progress, tuning: bool = False
+) -> Comparison:
     """Run every method but DDP at every seed in the lockstep simulator, and write the document into the folder.
+
+    Args:
+        tuning: whether each method's learning rate is first chosen from the experiment's grid.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
     """
-    candidates = simulated(methods(experiment))
-    steps, clock = kept_in(folder), clock_of(experiment)
-    return _compared(experiment, candidates, _simulating, folder, command, clock, progress, rank=0, steps=steps)
+    steps, clock, chosen = kept_in(folder), clock_of(experiment), Chosen(simulated(methods(experiment)))
+    if tuning:
+        chosen = tune(experiment, simulated(methods(untuned(experiment))), folder, simulate, steps, progress)
+
+    def perform(method: Prepared, _place: Path) -> Perform:
+        return partial(simulate, method)
+
+    return _compared(experiment, chosen, perform, folder, command, clock, progress, rank=0, steps=steps)
 
 
 def simulated(candidates: Sequence[ResolvedMethod]) -> list[ResolvedMethod]:
@@ -87,13 +109,9 @@ def simulated(candidates: Sequence[ResolvedMethod]) -> list[ResolvedMethod]:
     return [method for method in candidates if not isinstance(method.algorithm, DDP)]
 
 
-def _simulating(method: Prepared, _place: Path) -> Perform:
-    return partial(simulate, method)
-
-
 def _compared(
     experiment: Experiment,
-    candidates: Sequence[ResolvedMethod],
+    chosen: Chosen,
     perform: Callable[[Prepared, Path], Perform],
     folder: Path,
     command: str,
@@ -102,15 +120,15 @@ def _compared(
     rank: int,
     steps: ConsensusSteps,
 ) -> Comparison:
-    results: dict[str, list[SeedResult]] = {method.label: [] for method in candidates}
+    results: dict[str, list[SeedResult]] = {method.label: [] for method in chosen.methods}
     for turn, seed in enumerate(experiment.seeds):
-        ready = prepare_all(experiment, candidates, seed, steps)
+        ready = prepare_all(experiment, chosen.methods, seed, steps)
         order = list(enumerate(ready))
         for index, method in order[turn % len(order) :] + order[: turn % len(order)]:
-            name = f"{index:02d}-{sub('[^A-Za-z0-9=.]+', '-', method.label).strip('.-')}/seed-{seed}"
+            name = f"{folder_of(index, method.label)}/seed-{seed}"
             result, _ = recorded(folder, name, experiment, method, perform(method, folder / name), progress)
             results[method.label].append(result)
-    return written(folder, experiment, command, clock, ready, results, rank)
+    return written(folder, experiment, command, clock, ready, results, rank, chosen)
 
 
 def run_alone(
@@ -214,10 +232,9 @@ def recorded(
     progress: Progress,
     earlier: Sequence[Evaluation] = (),
 ) -> tuple[SeedResult, DivergedError | None]:
-    """Perform one run and record it in `folder/name`: description and metrics by node 0's process, models by all.
+    """Perform one run and record it in `folder/name`, after the `earlier` evaluations of a run that goes on.
 
-    Args:
-        earlier: the evaluations of a run that goes on.
+    Description and metrics are written by node 0's process, models by all.
     """
     place, diverged = folder / name, None
     place.mkdir(parents=True, exist_ok=True)
@@ -247,16 +264,20 @@ def written(
     ready: Sequence[Prepared],
     results: Mapping[str, Sequence[SeedResult]],
     rank: int,
+    chosen: Chosen | None = None,
 ) -> Comparison:
     """The document of some runs; rank 0 writes it into the folder."""
 
-    def runs_of(algorithm: str) -> Sequence[SeedResult]:
-        rivals = [method for method in ready if method.method.baseline and method.method.algorithm.name == algorithm]
-        return [run for method in rivals for run in results[method.label]]
+    def runs_of(name: str) -> list[SeedResult]:
+        rivals = [one.label for one in ready if one.method.baseline and one.method.algorithm.name == name]
+        return [run for label in rivals for run in results[label]]
 
-    allreduce, ddp = runs_of("allreduce"), runs_of("ddp")
-    graphs = {topology_key(method.method): method.graph for method in ready if method.graph is not None}
-    first = ready[0].task
+    def result(one: Prepared) -> MethodResult:
+        runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
+        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label))
+
+    graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
+    first, tunings = ready[0].task, chosen.tunings if chosen else {}
     document = Comparison(
         experiment=experiment.name,
         command=command,
@@ -269,11 +290,9 @@ def written(
         parameters=first.parameters,
         versions={**versions(), **first.data.versions},
         network=network() if clock == "wall" else None,
+        tuned=chosen and chosen.tuned,
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
-        methods=[
-            method_result(method.method, with_speedups(results[method.label], allreduce, ddp), method.consensus_step)
-            for method in ready
-        ],
+        methods=[result(one) for one in ready],
     )
     if rank == 0:
         write_json(folder / DOCUMENT, document.model_dump(mode="json"))

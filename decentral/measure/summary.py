@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from decentral.config import Hierarchical
-from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread
+from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread, Tuning
 from decentral.methods import ResolvedMethod, schedule_words
 
 MEASURES = (
@@ -75,7 +75,10 @@ def with_speedups(
 
 
 def method_result(
-    method: ResolvedMethod, runs: Sequence[SeedResult], consensus_step: float | None = None
+    method: ResolvedMethod,
+    runs: Sequence[SeedResult],
+    consensus_step: float | None = None,
+    tuning: Tuning | None = None,
 ) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
@@ -85,6 +88,7 @@ def method_result(
         topology=None if method.algorithm.centralized else topology_key(method),
         baseline=method.baseline,
         consensus_step=consensus_step,
+        tuning=tuning,
         spread=spread,
         per_seed=list(runs),
         **{name: spread[name].median for name in MEASURES},

@@ -5,10 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from decentral.measure.comparison import Comparison, MethodResult, Network
 
 Quantity = Callable[[float], tuple[str, str]]
@@ -109,9 +105,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method: its name, one cell per column, how many seeds failed, and a line for each with the reason."""
+    """One method: name and rate, one cell per column, how many seeds failed, and a line for each with the reason."""
 
     name: str
+    rate: str
     baseline: bool
     cells: list[Cell]
     failed: str
@@ -190,6 +187,15 @@ def verdict(method: MethodResult) -> str:
     return "diverged" if all("diverged" in failure for failure in failures) else "failed"
 
 
+def rate_of(method: MethodResult) -> str:
+    """`lr 0.3, the highest of the grid`: what was tuned; empty where the rate is the file's."""
+    if (tuning := method.tuning) is None:
+        return ""
+    if all(candidate.failure for candidate in tuning.candidates):
+        return f"lr {tuning.lr:g}; all of the grid diverged"
+    return f"lr {tuning.lr:g}" + (f", the {tuning.edge} of the grid" if tuning.edge else "")
+
+
 def rows(comparison: Comparison) -> list[Row]:
     """The table's body, in the order of `ordered`."""
     shown = columns(comparison)
@@ -200,25 +206,8 @@ def rows(comparison: Comparison) -> list[Row]:
 def plain_rows(comparison: Comparison) -> list[dict[str, str | float | None]]:
     """The same table as bare numbers: per method its name and each column's median, in base units."""
     shown = columns(comparison)
-    return [{"method": m.name, **{c.key: value(m, c) for c in shown}} for m in ordered(comparison)]
-
-
-def comparison_table(comparison: Comparison) -> Table:
-    """The table for a terminal: medians, the seeds' range dimmed under each, the best of a column in green."""
-    body = rows(comparison)
-    below = Text(f"\n{caption(comparison)}", style="dim")
-    below.append("".join(f"\n{row.name}, {line}" for row in body for line in row.failures), style="red")
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
-    table.caption, table.caption_justify = below, "left"
-    if comparison.network is not None:
-        table.title, table.title_justify = f"network lab: {link_of(comparison.network)}", "left"
-    table.add_column("Method", min_width=9, overflow="fold")
-    for column in columns(comparison):
-        title = column.title.replace("all-", "all-\n")
-        table.add_column(title, justify="right", min_width=max(map(len, title.split())), overflow="fold")
-    for row in body:
-        table.add_row(_terminal_name(row), *map(_terminal_cell, row.cells))
-    return table
+    rates = {m.name: {"lr": m.tuning.lr} if m.tuning else {} for m in comparison.methods}
+    return [{"method": m.name, **rates[m.name], **{c.key: value(m, c) for c in shown}} for m in ordered(comparison)]
 
 
 def link_of(network: Network) -> str:
@@ -250,7 +239,7 @@ def _best(methods: list[MethodResult], column: Column) -> float | None:
 def _row(method: MethodResult, shown: list[Column], bests: list[float | None]) -> Row:
     cells = [_cell(method, column, best) for column, best in zip(shown, bests, strict=True)]
     failures = [f"seed {run.seed}: {printable(run.failure)}" for run in method.per_seed if run.failure is not None]
-    return Row(printable(method.name), method.baseline, cells, failed(method), failures)
+    return Row(printable(method.name), rate_of(method), method.baseline, cells, failed(method), failures)
 
 
 def _cell(method: MethodResult, column: Column, best: float | None) -> Cell:
@@ -258,19 +247,3 @@ def _cell(method: MethodResult, column: Column, best: float | None) -> Cell:
     missing = verdict(method) if column.key.startswith(("final_", "worst_")) else column.missing
     spread = ranged(column.quantity, seeds_of(method, column), missing)
     return Cell(said(column.quantity, found, missing), spread, found is not None and found == best)
-
-
-def _terminal_name(row: Row) -> Text:
-    text = Text(row.name)
-    if row.baseline:
-        text.append("\nbaseline", style="dim")
-    if row.failed:
-        text.append(f"\n{row.failed}", style="red")
-    return text
-
-
-def _terminal_cell(cell: Cell) -> Text:
-    text = Text(cell.text, style="bold green" if cell.best else "")
-    if cell.spread:
-        text.append(f"\n{cell.spread}", style="not bold dim default")
-    return text

@@ -15,6 +15,7 @@ from decentral.training import data, models, partition
 from decentral.training.batches import Batches
 from decentral.training.objective import Objective, flat, layout_of
 from decentral.training.shift import Shift, shift_of
+from decentral.training.validation import set_aside
 from decentral.transport.gpu import own_place
 from decentral.user_code import blame
 
@@ -101,8 +102,11 @@ class Task:
         return sum(p.numel() for p in self.initial.parameters() if p.requires_grad)
 
 
-def task(experiment: Experiment, seed: int) -> Task:
+def task(experiment: Experiment, seed: int, validation: float | None = None) -> Task:
     """Load, split and build what an experiment names, and try the model on two samples.
+
+    Args:
+        validation: share of the training samples that takes the place of the test samples; None for the whole data.
 
     Raises:
         ConfigError: whatever the experiment or the user's code has wrong.
@@ -110,6 +114,8 @@ def task(experiment: Experiment, seed: int) -> Task:
     """
     dtype = getattr(torch, experiment.dtype)
     loaded = data.load(experiment.data, experiment.nodes, seed, experiment.folder, dtype)
+    if validation is not None:
+        loaded = set_aside(loaded, validation, seed, experiment.data.path)
     shards = loaded.shards
     if shards is None:
         shards = partition.split(experiment.partition, loaded.train_targets, experiment.nodes, seed, loaded.origins)

@@ -22,7 +22,8 @@ from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, Metho
 from decentral.measure.figures import topology_svg
 from decentral.measure.report import read_run, summary, write_report
 from decentral.measure.summary import method_result, seed_result, with_speedups
-from decentral.measure.tables import comparison_table, in_bytes, in_seconds, plain_rows, rows, said
+from decentral.measure.tables import in_bytes, in_seconds, plain_rows, rows, said
+from decentral.measure.terminal_table import comparison_table
 
 HOSTILE = "<script>alert(1)</script> $\\frac \x1b[31m"
 PARAMETERS = 4810

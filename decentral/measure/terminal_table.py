@@ -1,0 +1,46 @@
+"""The table of a comparison for a terminal."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from decentral.measure.comparison import Comparison
+from decentral.measure.tables import Cell, Row, caption, columns, link_of, rows
+from decentral.measure.tuning_table import tuning_lines
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The table for a terminal: medians, the seeds' range dimmed under each, the best of a column in green."""
+    body = rows(comparison)
+    below = Text(f"\n{caption(comparison)}", style="dim")
+    below.append("".join(f"\n{line}" for line in tuning_lines(comparison)))
+    below.append("".join(f"\n{row.name}, {line}" for row in body for line in row.failures), style="red")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = below, "left"
+    if comparison.network is not None:
+        table.title, table.title_justify = f"network lab: {link_of(comparison.network)}", "left"
+    table.add_column("Method", min_width=9, overflow="fold")
+    for column in columns(comparison):
+        title = column.title.replace("all-", "all-\n")
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())), overflow="fold")
+    for row in body:
+        table.add_row(_terminal_name(row), *map(_terminal_cell, row.cells))
+    return table
+
+
+def _terminal_name(row: Row) -> Text:
+    text = Text(row.name)
+    if row.rate:
+        text.append(f"\n{row.rate}", style="dim")
+    if row.baseline:
+        text.append("\nbaseline", style="dim")
+    if row.failed:
+        text.append(f"\n{row.failed}", style="red")
+    return text
+
+
+def _terminal_cell(cell: Cell) -> Text:
+    text = Text(cell.text, style="bold green" if cell.best else "")
+    if cell.spread:
+        text.append(f"\n{cell.spread}", style="not bold dim default")
+    return text
