@@ -19,7 +19,7 @@ same bits, sign of zero included: h at its own node and its copies at the neighb
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -85,6 +85,26 @@ class Sink(NamedTuple):
     adding: bool
 
 
+class Passes(Protocol):
+    """What a compressor runs where vectors are on a GPU: its methods `_encode`, `_checked` and `_decode`, for tensors.
+
+    Numbers are float32; what is added to may be float64. A message is the one that main memory has for the same numbers.
+    """
+
+    def encode(
+        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
+    ) -> int: ...
+
+    def checked(self, message: Tensor, key: Key) -> Any: ...
+
+    def decode(self, parts: Any, target: Tensor, weight: float, adding: bool, key: Key) -> None: ...
+
+
+def is_on_gpu(x: Tensor) -> bool:
+    """Whether kernels take this vector, rather than the passes for main memory."""
+    return x.is_cuda
+
+
 @dataclass(frozen=True)
 class Compressor(ABC):
     """A compressor of the flat vectors of one space. It has no state: what it carries over is in its `memory`."""
@@ -129,6 +149,15 @@ class Compressor(ABC):
         """What the sender carries from one encoding to the next, at its start; None for all but low rank."""
         return None
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether it can be run on a GPU."""
+        return False
+
+    def _kernels(self) -> Passes:
+        """What it runs there; imports triton."""
+        raise ValueError(f"{type(self).__name__} has no kernels, and was given vectors on a GPU")
+
     def encode(self, x: Tensor, out: Tensor, key: Key, memory: Tensor | None = None) -> Tensor:
         """Write C(x) of `x: (d,)` into `out`, made by `message`; returns it.
 
@@ -166,9 +195,12 @@ class Compressor(ABC):
         Raises:
             MalformedMessageError: it is not such a message; `out` is as it was.
         """
-        if not out.is_meta:
-            target, parts = self._numbers(out), self.read(message, key)
-            self._decode(parts, Sink(target, self.space.number(1), False), key)
+        if is_on_gpu(out):
+            target, parts = self._vector(out), self.read(message, key)
+            self._kernels().decode(parts, target, 1.0, False, key)
+        elif not out.is_meta:
+            numbers, parts = self._numbers(out), self.read(message, key)
+            self._decode(parts, Sink(numbers, self.space.number(1), False), key)
             torch.autograd.graph.increment_version(out)
         return out
 
@@ -189,7 +221,13 @@ class Compressor(ABC):
         """
         if x.is_meta:
             return
-        ordered, target = sorted(weights.items()), self._numbers(x, torch.float64)
+        ordered = sorted(weights.items())
+        if is_on_gpu(x):
+            vector, parts = self._vector(x, torch.float64), [self.read(messages[j], key, j) for j, _ in ordered]
+            for (_, weight), part in zip(ordered, parts, strict=True):
+                self._kernels().decode(part, vector, weight, True, key)
+            return
+        target = self._numbers(x, torch.float64)
         parts = [self.read(messages[j], key, j) for j, _ in ordered]
         for (_, weight), part in zip(ordered, parts, strict=True):
             self._decode(part, Sink(target, target.dtype.type(weight), True), key)
@@ -223,6 +261,10 @@ class Compressor(ABC):
     ) -> Tensor:
         if x.is_meta:  # a dry run has no numbers
             return out
+        if is_on_gpu(x):
+            given = (None if vector is None else self._vector(vector) for vector in (x, reference, target))
+            self._require_fit(self._kernels().encode(*given, step, _fitting(out, self.bytes), key), key)
+            return out
         absent: Array = np.empty(0, self.space.number)
         h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
         source = Source(self._numbers(x), h, taking, self.space.number(step))
@@ -230,15 +272,18 @@ class Compressor(ABC):
         unfit = self._encode(source, content, key, memory)
         if content.ctypes.data != out.data_ptr():
             out.copy_(torch.from_numpy(content))
+        self._require_fit(unfit, key)
+        for written in (out, target, memory):
+            if written is not None:
+                torch.autograd.graph.increment_version(written)  # numba writes past torch
+        return out
+
+    def _require_fit(self, unfit: int, key: Key) -> None:
         if unfit:
             raise DivergedError(
                 f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
                 f"to send are not finite or too large to be sent; lower optimizer.lr or the consensus step"
             )
-        for written in (out, target, memory):
-            if written is not None:
-                torch.autograd.graph.increment_version(written)  # numba writes past torch
-        return out
 
     def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:
         """The parts of a message, found to be what a sender writes in the key's round.
@@ -247,10 +292,23 @@ class Compressor(ABC):
             MalformedMessageError: it is not.
         """
         try:
+            if is_on_gpu(message):
+                return self._kernels().checked(_fitting(message, self.bytes), key)
             return self._checked(_bytes(message, self.bytes), key)
         except MalformedMessageError as error:
             who = "a message" if sender is None else f"what node {sender} sent"
             raise MalformedMessageError(f"node {key.node} cannot read {who} in round {key.round}: {error}") from None
+
+    def _vector(self, vector: Tensor, wider: torch.dtype | None = None) -> Tensor:
+        """As `_numbers`, on a GPU."""
+        flat, fitting = vector.detach(), (torch.float32, wider)
+        whole = flat.is_contiguous() and flat.numel() == self.space.size
+        if self.space.dtype != torch.float32 or flat.dtype not in fitting or not whole:
+            raise ValueError(
+                f"found {flat.numel()} numbers of {flat.dtype} on {flat.device}; {type(self).__name__} was made for "
+                f"vectors of {self.space.size} numbers of {self.space.dtype}, and on a GPU for contiguous float32"
+            )
+        return flat.view(-1)
 
     def _numbers(self, vector: Tensor, wider: torch.dtype | None = None) -> Array:
         flat, fitting = vector.detach(), (self.space.dtype, wider)
@@ -262,11 +320,16 @@ class Compressor(ABC):
         return flat.numpy().reshape(-1)
 
 
-def _bytes(message: Tensor, expected: int) -> Array:
+def _fitting(message: Tensor, expected: int) -> Tensor:
     if message.dtype != torch.uint8 or message.dim() != 1 or message.numel() != expected:
         raise MalformedMessageError(
             f"found {tuple(message.shape)} of {message.dtype}; required: a message of {expected} bytes"
         )
+    return message.detach()
+
+
+def _bytes(message: Tensor, expected: int) -> Array:
+    fitting = _fitting(message, expected)
     # The passes read whole words: a message that lies elsewhere is moved.
-    aligned = message if message.is_contiguous() and message.data_ptr() % 8 == 0 else message.clone()
-    return aligned.detach().numpy()
+    aligned = fitting if fitting.is_contiguous() and fitting.data_ptr() % 8 == 0 else fitting.clone()
+    return aligned.numpy()

@@ -1,0 +1,213 @@
+"""Bytes in units of each block's largest magnitude, on a GPU: the bits of main memory, for a maximum has no order.
+
+A program has some whole blocks, and reads them once. Blocks beyond WIDEST have their maxima found in a pass before.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from decentral.compression.compressor import MalformedMessageError
+from decentral.compression.kernels.launch import TILE, kernel, launch, same_bits_of, tl, word
+from decentral.compression.kernels.pieces import count_unfit, difference, drawn_16, keys_of, settle
+from decentral.compression.kernels.sign import wrong
+from decentral.compression.key import Key, halves
+
+WIDEST = TILE
+"""Numbers of a block that one program can hold."""
+
+
+class Parts(NamedTuple):
+    codes: Tensor  # (d,) int8
+    scales: Tensor  # of each block
+
+
+@dataclass(frozen=True)
+class QuantizedKernels:
+    """Of vectors `(size,)` in blocks of `span`, where a level is worth `unit` of a block's scale."""
+
+    size: int
+    span: int
+    unit: float
+    stochastic: bool
+
+    @property
+    def _blocks(self) -> int:
+        return -(-self.size // self.span)
+
+    @property
+    def _tiles(self) -> int:
+        return -(-self.size // TILE)
+
+    def encode(
+        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
+    ) -> int:
+        unfit = torch.zeros(1, dtype=torch.int64, device=x.device)
+        scales = torch.zeros(self._blocks, device=x.device)
+        compared = x if reference is None else reference
+        shape = {"HAS_REFERENCE": reference is not None, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
+        rest = (out, unfit, self.size, self.span, self.unit, *(word(half) for half in halves(key.own)))
+        vectors = (x, compared, x if target is None else target, same_bits_of(step), scales)
+        if self.span <= WIDEST:
+            width = 1 << (self.span - 1).bit_length()
+            rows = TILE // width
+            programs = -(-self._blocks // rows)
+            launch(_encode_blocks, programs, x.device, *vectors, *rest, **shape, ROWS=rows, WIDTH=width)
+        else:
+            parts = -(-self.span // TILE)
+            found = (x, compared, scales.view(torch.int32), self.size, self.span, parts)
+            difference = {"HAS_REFERENCE": reference is not None}
+            launch(_maxima, self._blocks * parts, x.device, *found, **difference, TILE=TILE)
+            launch(_encode_tiles, self._tiles, x.device, *vectors, *rest, **shape, TILE=TILE)
+            # What main memory sends as zeros: scales that are too small to divide by.
+            scales.masked_fill_(scales * 2.0**120 < 1, 0)
+        out[self.size :] = scales.view(torch.uint8)
+        return int(unfit)
+
+    def checked(self, message: Tensor, key: Key) -> Parts:  # noqa: ARG002
+        codes, scales = message[: self.size].view(torch.int8), message[self.size :].clone().view(torch.float32)
+        if (codes == -128).any() | wrong(scales):
+            raise MalformedMessageError("found the level -128, or a scale that is negative or not finite")
+        return Parts(codes, scales)
+
+    def decode(self, parts: Parts, target: Tensor, weight: float, adding: bool, key: Key) -> None:  # noqa: ARG002
+        arguments = (*parts, target, same_bits_of(weight), self.size, self.span, self.unit)
+        launch(_decode, self._tiles, target.device, *arguments, ADDING=adding, TILE=TILE)
+
+
+@kernel
+def _scale_of(keys: Any) -> Any:
+    """The scale that is sent for a block whose largest key is this."""
+    scale = keys.to(tl.float32, bitcast=True)
+    return tl.where(scale * 1.329227995784916e36 < 1, 0.0, scale)  # 2^120
+
+
+@kernel
+def _levels(u: Any, scale: Any, at: Any, low: Any, high: Any, RANDOM: tl.constexpr) -> Any:
+    divisor = tl.where(scale > 0, scale, 1.0)
+    inverse = tl.where(scale > 0, tl.div_rn(tl.full(divisor.shape, 127.0, tl.float32), divisor) * (1 - 2.0**-22), 0.0)
+    if RANDOM:  # floor(t + r) as the integer part of t + (128 + r)
+        raised = (drawn_16(low, high, at) | 0x43000000).to(tl.float32, bitcast=True)
+        return (u * inverse + raised).to(tl.int32) - 128
+    # To the nearest integer, ties to even, which the low bits of t + 1.5 2^23 are.
+    return (u * inverse + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000
+
+
+@kernel
+def _sent(
+    u: Any,
+    scale: Any,
+    at: Any,
+    inside: Any,
+    target: Any,
+    weight: Any,
+    codes: Any,
+    unit: Any,
+    low: Any,
+    high: Any,
+    HAS_TARGET: tl.constexpr,
+    RANDOM: tl.constexpr,
+) -> None:
+    levels = _levels(u, scale, at, low, high, RANDOM)
+    tl.store(codes + at, levels.to(tl.uint8), mask=inside)
+    if HAS_TARGET:
+        settle(target, at, inside, weight, levels.to(tl.float32) * (scale * unit), True)
+
+
+@kernel
+def _encode_blocks(
+    x: Any,
+    reference: Any,
+    target: Any,
+    weight: Any,
+    scales: Any,
+    codes: Any,
+    unfit: Any,
+    size: Any,
+    span: Any,
+    unit: Any,
+    low: Any,
+    high: Any,
+    HAS_REFERENCE: tl.constexpr,
+    HAS_TARGET: tl.constexpr,
+    RANDOM: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    block = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)[None, :]
+    at = block[:, None] * span + column
+    inside = (column < span) & (at < size)
+    u = difference(x, reference, at, inside, HAS_REFERENCE)
+    keys = keys_of(u)
+    count_unfit(unfit, keys, 0x7F800000)
+    scale = _scale_of(tl.max(keys, axis=1))
+    tl.store(scales + block, scale, mask=block * span < size)
+    spread = tl.broadcast_to(scale[:, None], (ROWS, WIDTH))
+    _sent(u, spread, at, inside, target, weight, codes, unit, low, high, HAS_TARGET, RANDOM)
+
+
+@kernel
+def _maxima(
+    x: Any,
+    reference: Any,
+    maxima: Any,
+    size: Any,
+    span: Any,
+    parts: Any,
+    HAS_REFERENCE: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    program = tl.program_id(0).to(tl.int64)
+    block, inner = program // parts, (program % parts) * TILE + tl.arange(0, TILE)
+    at = block * span + inner
+    u = difference(x, reference, at, (inner < span) & (at < size), HAS_REFERENCE)
+    tl.atomic_max(maxima + block, tl.max(keys_of(u)))
+
+
+@kernel
+def _encode_tiles(
+    x: Any,
+    reference: Any,
+    target: Any,
+    weight: Any,
+    scales: Any,
+    codes: Any,
+    unfit: Any,
+    size: Any,
+    span: Any,
+    unit: Any,
+    low: Any,
+    high: Any,
+    HAS_REFERENCE: tl.constexpr,
+    HAS_TARGET: tl.constexpr,
+    RANDOM: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    inside = at < size
+    u = difference(x, reference, at, inside, HAS_REFERENCE)
+    count_unfit(unfit, keys_of(u), 0x7F800000)
+    scale = _scale_of(tl.load(scales + at // span, mask=inside, other=0.0).to(tl.int32, bitcast=True))
+    _sent(u, scale, at, inside, target, weight, codes, unit, low, high, HAS_TARGET, RANDOM)
+
+
+@kernel
+def _decode(
+    codes: Any,
+    scales: Any,
+    target: Any,
+    weight: Any,
+    size: Any,
+    span: Any,
+    unit: Any,
+    ADDING: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    inside = at < size
+    levels = tl.load(codes + at, mask=inside, other=0).to(tl.float32)
+    worth = tl.load(scales + at // span, mask=inside, other=0.0) * unit
+    settle(target, at, inside, weight, levels * worth, ADDING)
