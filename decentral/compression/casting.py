@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from decentral.compiled import compiled
-from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Passes, Sink, Source, is_on_gpu
+from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes, is_on_gpu
 from decentral.compression.passes import key_of, load, settle, unfit_in
 from decentral.fused import CHUNK, add_bfloat16, is_fusible
 

@@ -19,13 +19,14 @@ same bits, sign of zero included: h at its own node and its copies at the neighb
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes, flat_on_gpu, is_on_gpu
 from decentral.errors import DivergedError, LostNeighborError
 from decentral.fused import is_fusible
 from decentral.peer import Layout
@@ -83,26 +84,6 @@ class Sink(NamedTuple):
     target: Array
     weight: Any
     adding: bool
-
-
-class Passes(Protocol):
-    """What a compressor runs where vectors are on a GPU: its methods `_encode`, `_checked` and `_decode`, for tensors.
-
-    Numbers are float32; what is added to may be float64. A message is the one that main memory has for the same numbers.
-    """
-
-    def encode(
-        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
-    ) -> int: ...
-
-    def checked(self, message: Tensor, key: Key) -> Any: ...
-
-    def decode(self, parts: Any, target: Tensor, weight: float, adding: bool, key: Key) -> None: ...
-
-
-def is_on_gpu(x: Tensor) -> bool:
-    """Whether kernels take this vector, rather than the passes for main memory."""
-    return x.is_cuda
 
 
 @dataclass(frozen=True)
@@ -196,8 +177,9 @@ class Compressor(ABC):
             MalformedMessageError: it is not such a message; `out` is as it was.
         """
         if is_on_gpu(out):
-            target, parts = self._vector(out), self.read(message, key)
-            self._kernels().decode(parts, target, 1.0, False, key)
+            flat = flat_on_gpu(out, self.space.size, self.space.dtype)
+            self._kernels().decode(self.read(message.to(out.device), key), flat, 1.0, False, key)
+            torch.autograd.graph.increment_version(out)
         elif not out.is_meta:
             numbers, parts = self._numbers(out), self.read(message, key)
             self._decode(parts, Sink(numbers, self.space.number(1), False), key)
@@ -221,16 +203,17 @@ class Compressor(ABC):
         """
         if x.is_meta:
             return
-        ordered = sorted(weights.items())
-        if is_on_gpu(x):
-            vector, parts = self._vector(x, torch.float64), [self.read(messages[j], key, j) for j, _ in ordered]
-            for (_, weight), part in zip(ordered, parts, strict=True):
-                self._kernels().decode(part, vector, weight, True, key)
-            return
-        target = self._numbers(x, torch.float64)
-        parts = [self.read(messages[j], key, j) for j, _ in ordered]
+        ordered, on_gpu = sorted(weights.items()), is_on_gpu(x)
+        if on_gpu:
+            flat = flat_on_gpu(x, self.space.size, self.space.dtype, torch.float64)
+        else:
+            target = self._numbers(x, torch.float64)
+        parts = [self.read(messages[j].to(x.device), key, j) for j, _ in ordered]
         for (_, weight), part in zip(ordered, parts, strict=True):
-            self._decode(part, Sink(target, target.dtype.type(weight), True), key)
+            if on_gpu:
+                self._kernels().decode(part, flat, weight, True, key)
+            else:
+                self._decode(part, Sink(target, target.dtype.type(weight), True), key)
         torch.autograd.graph.increment_version(x)
 
     @abstractmethod
@@ -262,28 +245,32 @@ class Compressor(ABC):
         if x.is_meta:  # a dry run has no numbers
             return out
         if is_on_gpu(x):
-            given = (None if vector is None else self._vector(vector) for vector in (x, reference, target))
-            self._require_fit(self._kernels().encode(*given, step, _fitting(out, self.bytes), key), key)
-            return out
-        absent: Array = np.empty(0, self.space.number)
-        h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
-        source = Source(self._numbers(x), h, taking, self.space.number(step))
-        content = _bytes(out, self.bytes)
-        unfit = self._encode(source, content, key, memory)
-        if content.ctypes.data != out.data_ptr():
-            out.copy_(torch.from_numpy(content))
-        self._require_fit(unfit, key)
-        for written in (out, target, memory):
-            if written is not None:
-                torch.autograd.graph.increment_version(written)  # numba writes past torch
-        return out
-
-    def _require_fit(self, unfit: int, key: Key) -> None:
+            unfit = self._encoded_on_gpu(x, reference, target, step, out, key)
+        else:
+            absent: Array = np.empty(0, self.space.number)
+            h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
+            source = Source(self._numbers(x), h, taking, self.space.number(step))
+            content = _bytes(out, self.bytes)
+            unfit = self._encode(source, content, key, memory)
+            if content.ctypes.data != out.data_ptr():
+                out.copy_(torch.from_numpy(content))
         if unfit:
             raise DivergedError(
                 f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
                 f"to send are not finite or too large to be sent; lower optimizer.lr or the consensus step"
             )
+        for written in (out, target, memory):
+            if written is not None:
+                torch.autograd.graph.increment_version(written)  # kernels write past torch
+        return out
+
+    def _encoded_on_gpu(
+        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
+    ) -> int:
+        size, dtype = self.space.size, self.space.dtype
+        h, taking = (None if v is None else flat_on_gpu(v, size, dtype) for v in (reference, target))
+        content = _fitting(out, self.bytes)
+        return self._kernels().encode(flat_on_gpu(x, size, dtype), h, taking, step, content, key)
 
     def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:
         """The parts of a message, found to be what a sender writes in the key's round.
@@ -298,17 +285,6 @@ class Compressor(ABC):
         except MalformedMessageError as error:
             who = "a message" if sender is None else f"what node {sender} sent"
             raise MalformedMessageError(f"node {key.node} cannot read {who} in round {key.round}: {error}") from None
-
-    def _vector(self, vector: Tensor, wider: torch.dtype | None = None) -> Tensor:
-        """As `_numbers`, on a GPU."""
-        flat, fitting = vector.detach(), (torch.float32, wider)
-        whole = flat.is_contiguous() and flat.numel() == self.space.size
-        if self.space.dtype != torch.float32 or flat.dtype not in fitting or not whole:
-            raise ValueError(
-                f"found {flat.numel()} numbers of {flat.dtype} on {flat.device}; {type(self).__name__} was made for "
-                f"vectors of {self.space.size} numbers of {self.space.dtype}, and on a GPU for contiguous float32"
-            )
-        return flat.view(-1)
 
     def _numbers(self, vector: Tensor, wider: torch.dtype | None = None) -> Array:
         flat, fitting = vector.detach(), (self.space.dtype, wider)

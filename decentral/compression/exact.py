@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from decentral.compiled import compiled
-from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Passes, Sink, Source
+from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import infinity, load, settle, unfit_in
 from decentral.fused import CHUNK
 

@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from decentral.compiled import compiled
-from decentral.compression.compressor import Array, Compressor, Passes, Sink, Source
+from decentral.compression.compressor import Array, Compressor, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.selection import Chosen
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from decentral.compiled import compiled
-from decentral.compression.compressor import Array, MalformedMessageError, Passes, Source, Space
+from decentral.compression.compressor import Array, MalformedMessageError, Source, Space
 from decentral.compression.indices import AscendingIndices
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import infinity, load, unfit_in
 from decentral.compression.selection import Chosen, largest
 from decentral.compression.sparse import Choice

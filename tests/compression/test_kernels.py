@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from decentral.compression import Compressor, MalformedMessageError, casting, compressor, compressor_of
+from decentral.compression import Compressor, casting, compressor, compressor_of
 from decentral.compression.compressor import Space
-from decentral.errors import DivergedError
 from tests.compression.entries import KEY, LAYOUT, SIZE, drawn, same_bits
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed; pip install triton")

@@ -1,7 +1,7 @@
 """Numbers rounded to 16 bits, or not rounded at all, on a GPU."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,8 +28,14 @@ class CastKernels:
         return -(-self.size // TILE)
 
     def encode(
-        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
-    ) -> int:  # noqa: ARG002
+        self,
+        x: Tensor,
+        reference: Tensor | None,
+        target: Tensor | None,
+        step: float,
+        out: Tensor,
+        key: Key,  # noqa: ARG002
+    ) -> int:
         unfit, content = torch.zeros(1, dtype=torch.int64, device=x.device), aligned(out)
         vectors = (x, x if reference is None else reference, x if target is None else target, same_bits_of(step))
         present = {"HAS_REFERENCE": reference is not None, "HAS_TARGET": target is not None}
@@ -56,7 +62,7 @@ class CastKernels:
 
 
 @kernel
-def _patterns_of(u: Any, FORMAT: tl.constexpr) -> Any:
+def _patterns_of(u: tl.tensor, FORMAT: tl.constexpr) -> tl.tensor:
     if FORMAT == "bf16":  # by integers, since not every GPU rounds so itself
         bits = u.to(tl.uint32, bitcast=True)
         patterns = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
@@ -68,7 +74,7 @@ def _patterns_of(u: Any, FORMAT: tl.constexpr) -> Any:
 
 
 @kernel
-def _values_of(patterns: Any, FORMAT: tl.constexpr) -> Any:
+def _values_of(patterns: tl.tensor, FORMAT: tl.constexpr) -> tl.tensor:
     if FORMAT == "bf16":
         values = (patterns.to(tl.int32) << 16).to(tl.float32, bitcast=True)
     elif FORMAT == "fp16":
@@ -80,13 +86,13 @@ def _values_of(patterns: Any, FORMAT: tl.constexpr) -> Any:
 
 @kernel
 def _encode(
-    x: Any,
-    reference: Any,
-    target: Any,
-    weight: Any,
-    out: Any,
-    unfit: Any,
-    size: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    unfit: tl.tensor,
+    size: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     HAS_TARGET: tl.constexpr,
     LIMIT: tl.constexpr,
@@ -105,7 +111,12 @@ def _encode(
 
 @kernel
 def _beyond(
-    patterns: Any, beyond: Any, size: Any, highest: Any, INFINITY: tl.constexpr, TILE: tl.constexpr
+    patterns: tl.tensor,
+    beyond: tl.tensor,
+    size: tl.tensor,
+    highest: tl.tensor,
+    INFINITY: tl.constexpr,
+    TILE: tl.constexpr,
 ) -> None:
     at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     keys = tl.load(patterns + at, mask=at < size, other=0).to(tl.int32) & highest
@@ -114,10 +125,10 @@ def _beyond(
 
 @kernel
 def _decode(
-    patterns: Any,
-    target: Any,
-    weight: Any,
-    size: Any,
+    patterns: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    size: tl.tensor,
     ADDING: tl.constexpr,
     FORMAT: tl.constexpr,
     TILE: tl.constexpr,

@@ -1,12 +1,12 @@
 """What kernels are made of; the counterpart of `decentral.compression.passes` and of the key's hash, bit for bit."""
 
-from typing import Any
-
 from decentral.compression.kernels.launch import kernel, tl
 
 
 @kernel
-def difference(x: Any, reference: Any, at: Any, inside: Any, HAS_REFERENCE: tl.constexpr) -> Any:
+def difference(
+    x: tl.tensor, reference: tl.tensor, at: tl.tensor, inside: tl.tensor, HAS_REFERENCE: tl.constexpr
+) -> tl.tensor:
     """`(x - reference)[at]`, and 0 where there is no number."""
     u = tl.load(x + at, mask=inside, other=0.0)
     if HAS_REFERENCE:
@@ -15,13 +15,13 @@ def difference(x: Any, reference: Any, at: Any, inside: Any, HAS_REFERENCE: tl.c
 
 
 @kernel
-def keys_of(u: Any) -> Any:
+def keys_of(u: tl.tensor) -> tl.tensor:
     """The bits of |u|, int32 that order as magnitudes do."""
     return u.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @kernel
-def count_unfit(unfit: Any, keys: Any, LIMIT: tl.constexpr) -> None:
+def count_unfit(unfit: tl.tensor, keys: tl.tensor, LIMIT: tl.constexpr) -> None:
     """Add to `unfit: (1,)` how many keys are LIMIT or more."""
     count = tl.sum((keys >= LIMIT).to(tl.int32))
     if count > 0:
@@ -29,7 +29,9 @@ def count_unfit(unfit: Any, keys: Any, LIMIT: tl.constexpr) -> None:
 
 
 @kernel
-def settle(target: Any, at: Any, inside: Any, weight: Any, values: Any, ADDING: tl.constexpr) -> None:
+def settle(
+    target: tl.tensor, at: tl.tensor, inside: tl.tensor, weight: tl.tensor, values: tl.tensor, ADDING: tl.constexpr
+) -> None:
     """`target[at] += weight * values`, or `<- values`. The weight is a float64's bits."""
     if ADDING:
         old = tl.load(target + at, mask=inside)
@@ -40,7 +42,7 @@ def settle(target: Any, at: Any, inside: Any, weight: Any, values: Any, ADDING: 
 
 
 @kernel
-def drawn_16(low: Any, high: Any, index: Any) -> Any:
+def drawn_16(low: tl.tensor, high: tl.tensor, index: tl.tensor) -> tl.tensor:
     """The higher 16 of the 32 random bits that are number `index` of the stream (low, high)."""
     x = index.to(tl.uint32) + low.to(tl.uint32)
     x = (x ^ (x >> 16)) * 0x7FEB352D

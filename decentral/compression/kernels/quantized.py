@@ -4,7 +4,7 @@ A program has some whole blocks, and reads them once. Blocks beyond WIDEST have 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,8 +48,10 @@ class QuantizedKernels:
         scales = torch.zeros(self._blocks, device=x.device)
         compared = x if reference is None else reference
         shape = {"HAS_REFERENCE": reference is not None, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
-        rest = (out, unfit, self.size, self.span, self.unit, *(word(half) for half in halves(key.own)))
-        vectors = (x, compared, x if target is None else target, same_bits_of(step), scales)
+        present = {"HAS_REFERENCE": reference is not None, "SPAN": self.span}
+        shape = {**present, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
+        vectors = (x, compared, x if target is None else target, same_bits_of(step), scales, out, unfit, self.size)
+        rest = (self.unit, *(word(half) for half in halves(key.own)))
         if self.span <= WIDEST:
             width = 1 << (self.span - 1).bit_length()
             rows = TILE // width
@@ -57,9 +59,8 @@ class QuantizedKernels:
             launch(_encode_blocks, programs, x.device, *vectors, *rest, **shape, ROWS=rows, WIDTH=width)
         else:
             parts = -(-self.span // TILE)
-            found = (x, compared, scales.view(torch.int32), self.size, self.span, parts)
-            difference = {"HAS_REFERENCE": reference is not None}
-            launch(_maxima, self._blocks * parts, x.device, *found, **difference, TILE=TILE)
+            maxima = (x, compared, scales.view(torch.int32), self.size, parts)
+            launch(_maxima, self._blocks * parts, x.device, *maxima, **present, TILE=TILE)
             launch(_encode_tiles, self._tiles, x.device, *vectors, *rest, **shape, TILE=TILE)
             # What main memory sends as zeros: scales that are too small to divide by.
             scales.masked_fill_(scales * 2.0**120 < 1, 0)
@@ -73,19 +74,21 @@ class QuantizedKernels:
         return Parts(codes, scales)
 
     def decode(self, parts: Parts, target: Tensor, weight: float, adding: bool, key: Key) -> None:  # noqa: ARG002
-        arguments = (*parts, target, same_bits_of(weight), self.size, self.span, self.unit)
-        launch(_decode, self._tiles, target.device, *arguments, ADDING=adding, TILE=TILE)
+        arguments = (*parts, target, same_bits_of(weight), self.size, self.unit)
+        launch(_decode, self._tiles, target.device, *arguments, ADDING=adding, SPAN=self.span, TILE=TILE)
 
 
 @kernel
-def _scale_of(keys: Any) -> Any:
+def _scale_of(keys: tl.tensor) -> tl.tensor:
     """The scale that is sent for a block whose largest key is this."""
     scale = keys.to(tl.float32, bitcast=True)
     return tl.where(scale * 1.329227995784916e36 < 1, 0.0, scale)  # 2^120
 
 
 @kernel
-def _levels(u: Any, scale: Any, at: Any, low: Any, high: Any, RANDOM: tl.constexpr) -> Any:
+def _levels(
+    u: tl.tensor, scale: tl.tensor, at: tl.tensor, low: tl.tensor, high: tl.tensor, RANDOM: tl.constexpr
+) -> tl.tensor:
     divisor = tl.where(scale > 0, scale, 1.0)
     inverse = tl.where(scale > 0, tl.div_rn(tl.full(divisor.shape, 127.0, tl.float32), divisor) * (1 - 2.0**-22), 0.0)
     if RANDOM:  # floor(t + r) as the integer part of t + (128 + r)
@@ -97,16 +100,16 @@ def _levels(u: Any, scale: Any, at: Any, low: Any, high: Any, RANDOM: tl.constex
 
 @kernel
 def _sent(
-    u: Any,
-    scale: Any,
-    at: Any,
-    inside: Any,
-    target: Any,
-    weight: Any,
-    codes: Any,
-    unit: Any,
-    low: Any,
-    high: Any,
+    u: tl.tensor,
+    scale: tl.tensor,
+    at: tl.tensor,
+    inside: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    codes: tl.tensor,
+    unit: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
     HAS_TARGET: tl.constexpr,
     RANDOM: tl.constexpr,
 ) -> None:
@@ -118,96 +121,106 @@ def _sent(
 
 @kernel
 def _encode_blocks(
-    x: Any,
-    reference: Any,
-    target: Any,
-    weight: Any,
-    scales: Any,
-    codes: Any,
-    unfit: Any,
-    size: Any,
-    span: Any,
-    unit: Any,
-    low: Any,
-    high: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    scales: tl.tensor,
+    codes: tl.tensor,
+    unfit: tl.tensor,
+    size: tl.tensor,
+    unit: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     HAS_TARGET: tl.constexpr,
     RANDOM: tl.constexpr,
+    SPAN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
     block = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)[None, :]
-    at = block[:, None] * span + column
-    inside = (column < span) & (at < size)
+    at = block[:, None] * SPAN + column
+    inside = (column < SPAN) & (at < size)
     u = difference(x, reference, at, inside, HAS_REFERENCE)
     keys = keys_of(u)
     count_unfit(unfit, keys, 0x7F800000)
     scale = _scale_of(tl.max(keys, axis=1))
-    tl.store(scales + block, scale, mask=block * span < size)
+    tl.store(scales + block, scale, mask=block * SPAN < size)
     spread = tl.broadcast_to(scale[:, None], (ROWS, WIDTH))
     _sent(u, spread, at, inside, target, weight, codes, unit, low, high, HAS_TARGET, RANDOM)
 
 
 @kernel
 def _maxima(
-    x: Any,
-    reference: Any,
-    maxima: Any,
-    size: Any,
-    span: Any,
-    parts: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    maxima: tl.tensor,
+    size: tl.tensor,
+    parts: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
+    SPAN: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
     program = tl.program_id(0).to(tl.int64)
     block, inner = program // parts, (program % parts) * TILE + tl.arange(0, TILE)
-    at = block * span + inner
-    u = difference(x, reference, at, (inner < span) & (at < size), HAS_REFERENCE)
+    at = block * SPAN + inner
+    u = difference(x, reference, at, (inner < SPAN) & (at < size), HAS_REFERENCE)
     tl.atomic_max(maxima + block, tl.max(keys_of(u)))
 
 
 @kernel
+def _blocks_of(tile: tl.tensor, SPAN: tl.constexpr, TILE: tl.constexpr) -> tl.tensor:
+    """Of each number of a tile; in 32 bits where a division of 64 would cost more than all the rest."""
+    begin = tile * TILE
+    within = (begin % SPAN).to(tl.uint32) + tl.arange(0, TILE).to(tl.uint32)
+    return begin // SPAN + (within // SPAN).to(tl.int64)
+
+
+@kernel
 def _encode_tiles(
-    x: Any,
-    reference: Any,
-    target: Any,
-    weight: Any,
-    scales: Any,
-    codes: Any,
-    unfit: Any,
-    size: Any,
-    span: Any,
-    unit: Any,
-    low: Any,
-    high: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    scales: tl.tensor,
+    codes: tl.tensor,
+    unfit: tl.tensor,
+    size: tl.tensor,
+    unit: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     HAS_TARGET: tl.constexpr,
     RANDOM: tl.constexpr,
+    SPAN: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    tile = tl.program_id(0).to(tl.int64)
+    at = tile * TILE + tl.arange(0, TILE)
     inside = at < size
     u = difference(x, reference, at, inside, HAS_REFERENCE)
     count_unfit(unfit, keys_of(u), 0x7F800000)
-    scale = _scale_of(tl.load(scales + at // span, mask=inside, other=0.0).to(tl.int32, bitcast=True))
+    scale = _scale_of(tl.load(scales + _blocks_of(tile, SPAN, TILE), mask=inside, other=0.0).to(tl.int32, bitcast=True))
     _sent(u, scale, at, inside, target, weight, codes, unit, low, high, HAS_TARGET, RANDOM)
 
 
 @kernel
 def _decode(
-    codes: Any,
-    scales: Any,
-    target: Any,
-    weight: Any,
-    size: Any,
-    span: Any,
-    unit: Any,
+    codes: tl.tensor,
+    scales: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    size: tl.tensor,
+    unit: tl.tensor,
     ADDING: tl.constexpr,
+    SPAN: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    tile = tl.program_id(0).to(tl.int64)
+    at = tile * TILE + tl.arange(0, TILE)
     inside = at < size
     levels = tl.load(codes + at, mask=inside, other=0).to(tl.float32)
-    worth = tl.load(scales + at // span, mask=inside, other=0.0) * unit
+    worth = tl.load(scales + _blocks_of(tile, SPAN, TILE), mask=inside, other=0.0) * unit
     settle(target, at, inside, weight, levels * worth, ADDING)

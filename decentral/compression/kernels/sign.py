@@ -7,7 +7,7 @@ has the same bits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,8 +47,14 @@ class SignKernels:
         return -(-self.size // 8)
 
     def encode(
-        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
-    ) -> int:  # noqa: ARG002
+        self,
+        x: Tensor,
+        reference: Tensor | None,
+        target: Tensor | None,
+        step: float,
+        out: Tensor,
+        key: Key,
+    ) -> int:
         places, tensors = self._places_on(x.device), len(self.ends)
         unfit = torch.zeros(1, dtype=torch.int64, device=x.device)
         sums = torch.empty(self._tiles + tensors, dtype=torch.float64, device=x.device)
@@ -90,15 +96,15 @@ def wrong(scales: Tensor) -> Tensor:
 
 @kernel
 def _encode(
-    x: Any,
-    reference: Any,
-    size: Any,
-    starts: Any,
-    first: Any,
-    last: Any,
-    out: Any,
-    sums: Any,
-    unfit: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    size: tl.tensor,
+    starts: tl.tensor,
+    first: tl.tensor,
+    last: tl.tensor,
+    out: tl.tensor,
+    sums: tl.tensor,
+    unfit: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
@@ -119,7 +125,7 @@ def _encode(
 
 
 @kernel
-def _norms(sums: Any, starts: Any, scales: Any, TILE: tl.constexpr, LANES: tl.constexpr) -> None:
+def _norms(sums: tl.tensor, starts: tl.tensor, scales: tl.tensor, TILE: tl.constexpr, LANES: tl.constexpr) -> None:
     tensor = tl.program_id(0)
     begin, end = tl.load(starts + tensor), tl.load(starts + tensor + 1)
     first, behind = begin // TILE + tensor, (end - 1) // TILE + tensor + 1
@@ -132,14 +138,14 @@ def _norms(sums: Any, starts: Any, scales: Any, TILE: tl.constexpr, LANES: tl.co
 
 @kernel
 def _decode(
-    bits: Any,
-    scales: Any,
-    starts: Any,
-    first: Any,
-    last: Any,
-    target: Any,
-    weight: Any,
-    size: Any,
+    bits: tl.tensor,
+    scales: tl.tensor,
+    starts: tl.tensor,
+    first: tl.tensor,
+    last: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    size: tl.tensor,
     ADDING: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:

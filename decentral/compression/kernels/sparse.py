@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from decentral.compression.compressor import MalformedMessageError, Passes
+from decentral.compression.compressor import MalformedMessageError
 from decentral.compression.kernels.launch import TILE, kernel, launch, same_bits_of, tl
 from decentral.compression.kernels.pieces import count_unfit, difference, keys_of, settle
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 
 SAMPLE = 8192
 
@@ -30,7 +31,7 @@ class _Gathered(NamedTuple):
     indices: Tensor  # (room,) int64
     keys: Tensor  # (room,) int32, -1 where there was nothing to gather
     values: Tensor  # (room,)
-    count: int  # of those that reached the threshold
+    reached: int  # how many the threshold
     unfit: int
 
 
@@ -89,11 +90,11 @@ class SparseKernels:
         if rank < sample < self.size:
             threshold = self._keys(x, reference, self._places(sample, x.device)).topk(rank).values[-1]
             room = min(self.size, int((rank + 6 * sqrt(rank) + 16) / sample * self.size) + 64)
-        found = self._gathered(x, reference, threshold, room)
-        if not found.unfit and not self.k <= found.count <= room:
+        gathered = self._gathered(x, reference, threshold, room)
+        if not gathered.unfit and not self.k <= gathered.reached <= room:
             threshold = self._keys(x, reference, None).topk(self.k).values[-1]
-            found = self._gathered(x, reference, threshold, self.size)
-        return found if found.unfit else self._kept(found)
+            gathered = self._gathered(x, reference, threshold, self.size)
+        return gathered if gathered.unfit else self._kept(gathered)
 
     def _places(self, sample: int, device: torch.device) -> Tensor:
         """One of each stretch, at places that no period of the layers falls in with."""
@@ -123,16 +124,16 @@ class SparseKernels:
         count, wrong = torch.cat([behind[-1:], unfit]).tolist()  # the one time that the GPU is waited for
         return _Gathered(indices, keys, values, count, wrong)
 
-    def _kept(self, found: _Gathered) -> _Gathered:
+    def _kept(self, gathered: _Gathered) -> _Gathered:
         """The k of largest keys, of equal ones those that come first."""
-        least = found.keys.topk(self.k).values[-1]
-        above, equal = found.keys > least, found.keys == least
+        least = gathered.keys.topk(self.k).values[-1]
+        above, equal = gathered.keys > least, gathered.keys == least
         kept = above | (equal & (equal.cumsum(0) <= self.k - above.sum()))
         # Whoever is not kept goes to a place behind all that are.
         to = torch.where(kept, kept.cumsum(0) - 1, self.k)
-        indices, values = (part.new_empty(self.k + 1) for part in (found.indices, found.values))
-        indices[to], values[to] = found.indices, found.values
-        return found._replace(indices=indices[: self.k], values=values[: self.k], unfit=0)
+        indices, values = (part.new_empty(self.k + 1) for part in (gathered.indices, gathered.values))
+        indices[to], values[to] = gathered.indices, gathered.values
+        return gathered._replace(indices=indices[: self.k], values=values[: self.k], unfit=0)
 
     def _write(self, indices: Tensor, out: Tensor) -> None:
         split = self.width * self.k
@@ -156,18 +157,20 @@ class SparseKernels:
         indices = (high << (8 * self.width)) + low
         right = (rank[-1] == self.k) & (indices[-1] < self.size) & (indices[1:] > indices[:-1]).all()
         if not right:
-            raise MalformedMessageError(f"found other indices than {self.k} ascending ones below {self.size}, each once")
+            raise MalformedMessageError(
+                f"found other indices than {self.k} ascending ones below {self.size}, each once"
+            )
         return indices
 
 
 @kernel
 def _count(
-    x: Any,
-    reference: Any,
-    threshold: Any,
-    counts: Any,
-    unfit: Any,
-    size: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    threshold: tl.tensor,
+    counts: tl.tensor,
+    unfit: tl.tensor,
+    size: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     MASK: tl.constexpr,
     TILE: tl.constexpr,
@@ -182,15 +185,15 @@ def _count(
 
 @kernel
 def _gather(
-    x: Any,
-    reference: Any,
-    threshold: Any,
-    begins: Any,
-    indices: Any,
-    keys: Any,
-    values: Any,
-    size: Any,
-    room: Any,
+    x: tl.tensor,
+    reference: tl.tensor,
+    threshold: tl.tensor,
+    begins: tl.tensor,
+    indices: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    size: tl.tensor,
+    room: tl.tensor,
     HAS_REFERENCE: tl.constexpr,
     MASK: tl.constexpr,
     TILE: tl.constexpr,
@@ -208,7 +211,9 @@ def _gather(
 
 
 @kernel
-def _pack(indices: Any, lows: Any, words: Any, k: Any, WIDTH: tl.constexpr, TILE: tl.constexpr) -> None:
+def _pack(
+    indices: tl.tensor, lows: tl.tensor, words: tl.tensor, k: tl.tensor, WIDTH: tl.constexpr, TILE: tl.constexpr
+) -> None:
     i = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     inside = i < k
     index = tl.load(indices + i, mask=inside, other=0)
@@ -221,7 +226,13 @@ def _pack(indices: Any, lows: Any, words: Any, k: Any, WIDTH: tl.constexpr, TILE
 
 @kernel
 def _scatter(
-    indices: Any, values: Any, target: Any, weight: Any, k: Any, ADDING: tl.constexpr, TILE: tl.constexpr
+    indices: tl.tensor,
+    values: tl.tensor,
+    target: tl.tensor,
+    weight: tl.tensor,
+    k: tl.tensor,
+    ADDING: tl.constexpr,
+    TILE: tl.constexpr,
 ) -> None:
     i = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     at = tl.load(indices + i, mask=i < k, other=0)
