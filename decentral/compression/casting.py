@@ -39,7 +39,7 @@ class Cast(Compressor):
     def has_kernels(self) -> bool:
         return True
 
-    def _kernels(self) -> Passes:
+    def kernels(self) -> Passes:
         from decentral.compression.kernels.casting import CastKernels
 
         name: Literal["bf16", "fp16"] = "bf16" if self.format == torch.bfloat16 else "fp16"

@@ -135,7 +135,7 @@ class Compressor(ABC):
         """Whether it can be run on a GPU."""
         return False
 
-    def _kernels(self) -> Passes:
+    def kernels(self) -> Passes:
         """What it runs there; imports triton."""
         raise ValueError(f"{type(self).__name__} has no kernels, and was given vectors on a GPU")
 
@@ -178,7 +178,7 @@ class Compressor(ABC):
         """
         if is_on_gpu(out):
             flat = flat_on_gpu(out, self.space.size, self.space.dtype)
-            self._kernels().decode(self.read(message.to(out.device), key), flat, 1.0, False, key)
+            self.kernels().decode(self.read(message.to(out.device), key), flat, 1.0, False, key)
             torch.autograd.graph.increment_version(out)
         elif not out.is_meta:
             numbers, parts = self._numbers(out), self.read(message, key)
@@ -211,7 +211,7 @@ class Compressor(ABC):
         parts = [self.read(messages[j].to(x.device), key, j) for j, _ in ordered]
         for (_, weight), part in zip(ordered, parts, strict=True):
             if on_gpu:
-                self._kernels().decode(part, flat, weight, True, key)
+                self.kernels().decode(part, flat, weight, True, key)
             else:
                 self._decode(part, Sink(target, target.dtype.type(weight), True), key)
         torch.autograd.graph.increment_version(x)
@@ -270,7 +270,7 @@ class Compressor(ABC):
         size, dtype = self.space.size, self.space.dtype
         h, taking = (None if v is None else flat_on_gpu(v, size, dtype) for v in (reference, target))
         content = _fitting(out, self.bytes)
-        return self._kernels().encode(flat_on_gpu(x, size, dtype), h, taking, step, content, key)
+        return self.kernels().encode(flat_on_gpu(x, size, dtype), h, taking, step, content, key)
 
     def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:
         """The parts of a message, found to be what a sender writes in the key's round.
@@ -280,7 +280,7 @@ class Compressor(ABC):
         """
         try:
             if is_on_gpu(message):
-                return self._kernels().checked(_fitting(message, self.bytes), key)
+                return self.kernels().checked(_fitting(message, self.bytes), key)
             return self._checked(_bytes(message, self.bytes), key)
         except MalformedMessageError as error:
             who = "a message" if sender is None else f"what node {sender} sent"

@@ -36,7 +36,7 @@ class Exact(Compressor):
     def has_kernels(self) -> bool:
         return True
 
-    def _kernels(self) -> Passes:
+    def kernels(self) -> Passes:
         from decentral.compression.kernels.casting import CastKernels
 
         return CastKernels(self.space.size, "none")

@@ -108,9 +108,9 @@ class Quantized(Compressor):
     def has_kernels(self) -> bool:
         return self.bits == 8 and self.norm == "inf"
 
-    def _kernels(self) -> Passes:
+    def kernels(self) -> Passes:
         if not self.has_kernels:
-            return super()._kernels()
+            return super().kernels()
         from decentral.compression.kernels.quantized import QuantizedKernels
 
         return QuantizedKernels(self.space.size, self._span, float(self._unit), self.stochastic)

@@ -71,7 +71,7 @@ class Sign(Compressor):
     def has_kernels(self) -> bool:
         return True
 
-    def _kernels(self) -> Passes:
+    def kernels(self) -> Passes:
         return self._on_gpu
 
     @cached_property

@@ -117,8 +117,8 @@ class Sparse(Compressor):
     def has_kernels(self) -> bool:
         return self.choice.has_kernels and self.values.has_kernels
 
-    def _kernels(self) -> Passes:
-        return self.choice.kernels(self.values._kernels(), self.values.bytes)
+    def kernels(self) -> Passes:
+        return self.choice.kernels(self.values.kernels(), self.values.bytes)
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         chosen = self.choice.choose(source, key)
