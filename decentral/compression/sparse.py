@@ -118,6 +118,8 @@ class Sparse(Compressor):
         return self.choice.has_kernels and self.values.has_kernels
 
     def kernels(self) -> Passes:
+        if not self.has_kernels:
+            return super().kernels()
         return self.choice.kernels(self.values.kernels(), self.values.bytes)
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002

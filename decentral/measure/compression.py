@@ -1,4 +1,4 @@
-"""What compressing costs: every compressor beside a copy of the same vector, interleaved in one run, on a core or a GPU.
+"""What compressing costs: every compressor beside a copy of the same vector, interleaved in one run, on a core or GPU.
 
 Times are CPU seconds of this thread, so that what else runs here does not count, except by the memory it takes. On a
 GPU they are what its own events say: from the first kernel's start to the last one's end, what the GPU waits for in

@@ -5,18 +5,26 @@ to. It is chosen when triton is first imported, for the whole process.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from decentral.algorithms import public_copy
+from decentral.algorithms.choco import Choco
 from decentral.compression import Compressor, MalformedMessageError, Space, casting, compressor, compressor_of
 from decentral.errors import DivergedError
 from tests.compression.entries import KEY, LAYOUT, SIZE, drawn, same_bits
+from tests.contract.problems import flat, graph
+from tests.contract.runs import sgd, simulate
 
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed; pip install triton"),
@@ -165,3 +173,34 @@ def test_bytes_that_no_sender_wrote_are_refused_as_in_main_memory(name: str) -> 
     assert decoded > 0
     with kernels(), pytest.raises(MalformedMessageError, match="required: a message of"):
         c.decode(good[1:].to(PLACE), torch.empty(77, device=PLACE), KEY)
+
+
+@pytest.mark.parametrize("compression", ["sign", "int8", "top-k"])
+def test_choco_over_kernels_has_the_models_of_main_memory(compression: str) -> None:
+    starts = torch.randn(8, 1000, generator=torch.Generator().manual_seed(1))
+    algorithm = Choco(local=sgd(0.1), compression=compression, consensus_step=0.3)
+
+    def final() -> np.ndarray[Any, Any]:
+        return simulate(algorithm, graph("ring-8"), flat(8), starts, rounds=3).final
+
+    expected = final()
+    with kernels(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(public_copy, "is_on_gpu", lambda x: not x.is_meta)
+        assert final().tobytes() == expected.tobytes()
+
+
+def test_all_kernels_compile_and_round_each_operation_by_itself(tmp_path: Path) -> None:
+    """The interpreter takes what the compiler refuses, such as a global name in a kernel's annotations."""
+    settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compression.compile_kernels"],
+        env={**settings, "TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len({line.split()[0] for line in lines}) == 14
+    assert [line for line in lines if not line.endswith(" 0 0 0")] == []

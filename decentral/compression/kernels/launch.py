@@ -17,8 +17,10 @@ except ImportError as error:
         "install it with pip install 'decentral[gpu]', or set device: cpu"
     ) from error
 
-__all__ = ["TILE", "aligned", "kernel", "launch", "same_bits_of", "tl", "word"]
+__all__ = ["OPTIONS", "TILE", "aligned", "kernel", "launch", "same_bits_of", "tl", "word"]
 
+OPTIONS = {"enable_fp_fusion": False}
+"""Products and sums are rounded one by one, as in main memory: nothing becomes a fused multiply-add."""
 TILE = 4096
 """Numbers that one program works on."""
 _VARYING = ("low", "high", "weight")
@@ -31,12 +33,9 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def launch(function: Any, programs: int, device: torch.device, *arguments: Any, **constants: Any) -> None:
-    """Start so many programs of a kernel, on the current stream of the arguments' GPU.
-
-    Products and sums are rounded one by one, as in main memory: nothing becomes a fused multiply-add.
-    """
+    """Start so many programs of a kernel, on the current stream of the arguments' GPU."""
     with torch.cuda.device(device.index if device.type == "cuda" else -1):
-        function[(programs,)](*arguments, **constants, enable_fp_fusion=False)
+        function[(programs,)](*arguments, **constants, **OPTIONS)
 
 
 def word(half: Any) -> int:

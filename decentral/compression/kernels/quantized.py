@@ -47,9 +47,8 @@ class QuantizedKernels:
         unfit = torch.zeros(1, dtype=torch.int64, device=x.device)
         scales = torch.zeros(self._blocks, device=x.device)
         compared = x if reference is None else reference
-        shape = {"HAS_REFERENCE": reference is not None, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
-        present: dict[str, int] = {"HAS_REFERENCE": reference is not None, "SPAN": self.span}
-        shape: dict[str, int] = {**present, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
+        present = {"HAS_REFERENCE": reference is not None, "SPAN": self.span}
+        shape = {**present, "HAS_TARGET": target is not None, "RANDOM": self.stochastic}
         vectors = (x, compared, x if target is None else target, same_bits_of(step), scales, out, unfit, self.size)
         rest = (self.unit, *(word(half) for half in halves(key.own)))
         if self.span <= WIDEST:
