@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from decentral.compression import Compressor, Key, Named, Space, compressor_of, section_of, warm_up
+from decentral.compression import Compressor, Key, Named, Space, compressor_of, require_kernels, section_of, warm_up
 from decentral.errors import ConfigError, DivergedError
 from decentral.peer import Peer
 from decentral.seeding import integer_seed
@@ -59,8 +59,10 @@ class Channel:
 
     def opened(self, message_on: torch.device) -> tuple[Tensor, Tensor | None]:
         """An empty message, and what the compressor carries from one to the next; what it runs is compiled."""
-        if message_on.type == "cpu":
-            warm_up(self.section, self.compressor.space.dtype)
+        if message_on.type == "cuda":
+            require_kernels(self.section, self.compressor)
+        if message_on.type != "meta":
+            warm_up(self.section, self.compressor.space.dtype, device=message_on)
         return self.compressor.message(message_on), self.compressor.memory(self.key)
 
     def require_contractive(self, method: str) -> None:

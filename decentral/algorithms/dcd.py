@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.algorithms.public_copy import PublicCopy, in_main_memory
+from decentral.algorithms.public_copy import PublicCopy, compiled
 from decentral.compression import Named, Space, compressor_of
 from decentral.peer import Peer
 from decentral.topology.lazy import refuse_changing
@@ -46,7 +46,7 @@ class DCD(Algorithm):
         return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> DCDState:
-        copies = PublicCopy.of(x, in_main_memory(self.compression, x, peer), peer)
+        copies = PublicCopy.of(x, compiled(self.compression, x, peer), peer)
         return DCDState(x=x, local=self.local.bind(x, peer.layout), copies=copies)
 
     async def step(self, state: DCDState, peer: Peer) -> Tensor:

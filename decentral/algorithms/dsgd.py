@@ -66,8 +66,8 @@ class DSGD(Algorithm):
     def init(self, x: Tensor, peer: Peer) -> DSGDState:
         section = section_of(self.compression)
         is_plain = section.name == "none"
-        if not is_plain and x.device.type == "cpu":
-            warm_up(section, x.dtype)
+        if not is_plain and not x.is_meta:
+            warm_up(section, x.dtype, device=x.device)
         overlaps = self.order == "adapt-while-communicate" and is_plain
         return DSGDState(
             x=x,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
-from decentral.algorithms.public_copy import in_main_memory
+from decentral.algorithms.public_copy import compiled
 from decentral.compression import Key, Named, Space, compressor_of
 from decentral.peer import Peer
 from decentral.topology.lazy import refuse_changing
@@ -50,7 +50,7 @@ class ECD(Algorithm):
         return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> ECDState:
-        compressor = in_main_memory(self.compression, x, peer)
+        compressor = compiled(self.compression, x, peer)
         return ECDState(
             x=x,
             local=self.local.bind(x, peer.layout),

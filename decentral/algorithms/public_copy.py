@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.flow import add_difference_
-from decentral.compression import Compressor, Key, Named, Space, compressor_of, section_of, warm_up
+from decentral.compression import Compressor, Key, Named, Space, compressor_of, require_kernels, section_of, warm_up
+from decentral.compression.on_gpu import is_on_gpu
 from decentral.errors import ConfigError
 from decentral.peer import Payload, Peer
 
@@ -114,8 +115,8 @@ def contractive(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | N
         sums: the dtype of what messages are added to; that of x unless given.
 
     Raises:
-        ConfigError: it is not contractive, so that a copy would not come nearer to what it is a copy of; or x is on a
-            GPU.
+        ConfigError: it is not contractive, so that a copy would not come nearer to what it is a copy of; or it has no
+            kernels, and x is on a GPU.
     """
     section = section_of(compression)
     compressor = compressor_of(section, Space.of(x, peer.layout))
@@ -125,14 +126,14 @@ def contractive(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | N
             "would not converge; required: a contractive compressor (unbiased: false, more bits, or smaller blocks)",
             section.path or None,
         )
-    return in_main_memory(compression, x, peer, sums)
+    return compiled(compression, x, peer, sums)
 
 
 def unbiased(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
     """The same for a method that averages the compressor's errors out.
 
     Raises:
-        ConfigError: it is not unbiased; or x is on a GPU.
+        ConfigError: it is not unbiased; or it has no kernels, and x is on a GPU.
     """
     section = section_of(compression)
     compressor = compressor_of(section, Space.of(x, peer.layout))
@@ -143,25 +144,23 @@ def unbiased(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None
             "beer",
             section.path or None,
         )
-    return in_main_memory(compression, x, peer, sums)
+    return compiled(compression, x, peer, sums)
 
 
-def in_main_memory(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
+def compiled(compression: Named, x: Tensor, peer: Peer, sums: torch.dtype | None = None) -> Compressor:
     """The same for a method that asks for no property of it.
 
     Raises:
-        ConfigError: x is on a GPU.
+        ConfigError: x is on a GPU, and the compressor has no kernels for it.
+        MissingEnvironmentError: x is on a GPU, and triton is not installed.
     """
     section = section_of(compression)
-    if x.device.type == "cuda":
-        raise ConfigError(
-            f"found a model on {x.device}; compressed differences are made in main memory so far: set device: cpu, or "
-            "take dsgd with compression bf16 or fp16",
-            section.path or None,
-        )
-    if x.device.type == "cpu":
-        warm_up(section, x.dtype, sums)
-    return compressor_of(section, Space.of(x, peer.layout))
+    compressor = compressor_of(section, Space.of(x, peer.layout))
+    if is_on_gpu(x):
+        require_kernels(section, compressor)
+    if not x.is_meta:
+        warm_up(section, x.dtype, sums, x.device)
+    return compressor
 
 
 def settled(consensus_step: float | Literal["auto"]) -> float:

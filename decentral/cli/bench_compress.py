@@ -23,21 +23,34 @@ def compress(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NAME", help="A row of the table; all unless given.")
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the vector is; auto: a GPU if there is one.")
+    ] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Time every compressor on one core: encoding with its error feedback, and decoding into a sum."""
+    """Time every compressor on one core or GPU: encoding with its error feedback, and decoding into a sum."""
     size = _count(parameters)
     if dtype not in ("float32", "float64"):
         raise ConfigError(f"--dtype: found {dtype!r}; required: float32 or float64")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"--device: found {device!r}; required: auto, cpu, cuda or cuda:N")
     import torch
 
-    from decentral.measure.compression import SUBJECTS, bench_compress
+    from decentral.measure.compression import SUBJECTS, bench_compress, subjects_on
+    from decentral.transport.gpu import placed
 
+    place = placed(device)
+    if place.type == "cuda" and dtype != "float32":
+        raise ConfigError(f"--dtype: found {dtype}; on a GPU there are kernels for float32 alone: take --device cpu")
     for name in only or ():
         if name not in SUBJECTS:
             raise ConfigError(f"--only: unknown name {name!r}{nearest(name, SUBJECTS)}")
+        if name not in subjects_on(place):
+            raise ConfigError(
+                f"--only: {name} has no kernels for a GPU; those that have: {'; '.join(subjects_on(place))}"
+            )
     complain("each is tried once before the clock runs; the first time, that compiles it")
-    document = bench_compress(size, repetitions, getattr(torch, dtype), only or ())
+    document = bench_compress(size, repetitions, getattr(torch, dtype), only or (), place)
     if json:
         print_json(document)
     else:

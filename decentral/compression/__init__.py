@@ -33,8 +33,10 @@ __all__ = [
     "Named",
     "Space",
     "compressor_of",
+    "require_kernels",
     "section_of",
     "warm_up",
+    "with_kernels",
 ]
 
 Named = str | Mapping[str, Any] | Section
@@ -62,18 +64,50 @@ def compressor_of(compression: Named, space: Space) -> Compressor:
     return COMPRESSORS[section.name](space, section)
 
 
+def with_kernels() -> list[str]:
+    """The compressors that can be run on a GPU, with their default options."""
+    space = Space(1, torch.float32)
+    return [name for name in COMPRESSORS if compressor_of(name, space).has_kernels]
+
+
+def require_kernels(compression: Named, compressor: Compressor) -> None:
+    """Refuse a compressor that only main memory has passes for, before a vector on a GPU comes to it.
+
+    Raises:
+        ConfigError: it has no kernels, or was not made for float32.
+        MissingEnvironmentError: triton is not installed.
+    """
+    section = section_of(compression)
+    if not compressor.has_kernels:
+        raise ConfigError(
+            f"found a model on a GPU and {section.name} with options that no GPU kernel is written for; required: one "
+            f"of {', '.join(with_kernels())} with its default options, or device: cpu",
+            section.path or None,
+        )
+    if compressor.space.dtype != torch.float32:
+        raise ConfigError(
+            f"found a model of {compressor.space.dtype} on a GPU; compression has kernels for torch.float32 alone: "
+            "take that, or device: cpu",
+            section.path or None,
+        )
+    compressor.kernels()
+
+
 @cache
-def warm_up(section: Any, dtype: torch.dtype, sums: torch.dtype | None = None) -> None:
+def warm_up(
+    section: Any, dtype: torch.dtype, sums: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> None:
     """Compile what a section's compressor runs, or load it from disk, before a clock runs.
 
     Args:
         sums: the dtype of what messages are added to; that of the vectors unless given.
+        device: where the vectors are.
     """
-    if dtype not in DTYPES:
+    if dtype not in (DTYPES if torch.device(device).type == "cpu" else (torch.float32,)):
         return
-    x = torch.linspace(-1, 1, 3 * SAMPLE, dtype=dtype)  # so many that a selection takes a sample
+    x = torch.linspace(-1, 1, 3 * SAMPLE, dtype=dtype, device=device)  # so many that a selection takes a sample
     compressor, key = compressor_of(section, Space.of(x)), Key(0, 0, 0)
-    message = compressor.encode_difference(x, torch.zeros_like(x), compressor.message(), key)
+    message = compressor.encode_difference(x, torch.zeros_like(x), compressor.message(device), key)
     compressor.add(compressor.decode(message, x, key).to(sums or dtype), {0: 1.0}, {0: message}, key)
 
 

@@ -9,7 +9,7 @@ Deterministic, and not unbiased. A number beyond the format's range is refused.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from torch import Tensor
 from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes, is_on_gpu
 from decentral.compression.passes import key_of, load, settle, unfit_in
 from decentral.fused import CHUNK, add_bfloat16, is_fusible
 
 
 @dataclass(frozen=True)
 class Cast(Compressor):
-    """A compressor that rounds each number to 16 bits. On a GPU, whose numbers are not looked at, torch rounds."""
+    """A compressor that rounds each number to 16 bits. Vectors that no pass takes are rounded by torch, unchecked."""
 
     format: ClassVar[torch.dtype]
     error: ClassVar[float]  # relative, at most
@@ -35,6 +36,19 @@ class Cast(Compressor):
     def _pass(self, *arguments: Any) -> int: ...
 
     @property
+    def has_kernels(self) -> bool:
+        return True
+
+    def kernels(self) -> Passes:
+        from decentral.compression.kernels.casting import CastKernels
+
+        name: Literal["bf16", "fp16"] = "bf16" if self.format == torch.bfloat16 else "fp16"
+        return CastKernels(self.space.size, name, int(key_of(np.float32(self.beyond))[0]))
+
+    def _is_passed(self, x: Tensor) -> bool:
+        return x.is_meta or is_fusible([x]) or (is_on_gpu(x) and self.space.dtype == torch.float32)
+
+    @property
     def bytes(self) -> int:
         return 2 * self.space.size
 
@@ -43,13 +57,13 @@ class Cast(Compressor):
         return 1.0 - self.error**2
 
     def encode(self, x: Tensor, out: Tensor, key: Key, memory: Tensor | None = None) -> Tensor:
-        if not x.is_meta and not is_fusible([x]):
+        if not self._is_passed(x):
             out.view(self.format).copy_(x)
             return out
         return super().encode(x, out, key, memory)
 
     def add(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor], key: Key) -> None:
-        if x.is_meta or is_fusible([x]):
+        if self._is_passed(x):
             super().add(x, weights, messages, key)
             return
         for j, weight in sorted(weights.items()):
@@ -77,7 +91,7 @@ class BFloat16(Cast):
     infinity = 0x7F80
 
     def add(self, x: Tensor, weights: Mapping[int, float], messages: Mapping[int, Tensor], key: Key) -> None:
-        if x.is_meta or not is_fusible([x]):
+        if is_on_gpu(x) or x.is_meta or not is_fusible([x]):
             super().add(x, weights, messages, key)
             return
         ordered = sorted(weights.items())

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes, flat_on_gpu, is_on_gpu
 from decentral.errors import DivergedError, LostNeighborError
 from decentral.fused import is_fusible
 from decentral.peer import Layout
@@ -129,6 +130,15 @@ class Compressor(ABC):
         """What the sender carries from one encoding to the next, at its start; None for all but low rank."""
         return None
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether it can be run on a GPU."""
+        return False
+
+    def kernels(self) -> Passes:
+        """What it runs there; imports triton."""
+        raise ValueError(f"{type(self).__name__} has no kernels, and was given vectors on a GPU")
+
     def encode(self, x: Tensor, out: Tensor, key: Key, memory: Tensor | None = None) -> Tensor:
         """Write C(x) of `x: (d,)` into `out`, made by `message`; returns it.
 
@@ -166,9 +176,13 @@ class Compressor(ABC):
         Raises:
             MalformedMessageError: it is not such a message; `out` is as it was.
         """
-        if not out.is_meta:
-            target, parts = self._numbers(out), self.read(message, key)
-            self._decode(parts, Sink(target, self.space.number(1), False), key)
+        if is_on_gpu(out):
+            flat = flat_on_gpu(out, self.space.size, self.space.dtype)
+            self.kernels().decode(self.read(message.to(out.device), key), flat, 1.0, False, key)
+            torch.autograd.graph.increment_version(out)
+        elif not out.is_meta:
+            numbers, parts = self._numbers(out), self.read(message, key)
+            self._decode(parts, Sink(numbers, self.space.number(1), False), key)
             torch.autograd.graph.increment_version(out)
         return out
 
@@ -189,10 +203,17 @@ class Compressor(ABC):
         """
         if x.is_meta:
             return
-        ordered, target = sorted(weights.items()), self._numbers(x, torch.float64)
-        parts = [self.read(messages[j], key, j) for j, _ in ordered]
+        ordered, on_gpu = sorted(weights.items()), is_on_gpu(x)
+        if on_gpu:
+            flat = flat_on_gpu(x, self.space.size, self.space.dtype, torch.float64)
+        else:
+            target = self._numbers(x, torch.float64)
+        parts = [self.read(messages[j].to(x.device), key, j) for j, _ in ordered]
         for (_, weight), part in zip(ordered, parts, strict=True):
-            self._decode(part, Sink(target, target.dtype.type(weight), True), key)
+            if on_gpu:
+                self.kernels().decode(part, flat, weight, True, key)
+            else:
+                self._decode(part, Sink(target, target.dtype.type(weight), True), key)
         torch.autograd.graph.increment_version(x)
 
     @abstractmethod
@@ -223,13 +244,16 @@ class Compressor(ABC):
     ) -> Tensor:
         if x.is_meta:  # a dry run has no numbers
             return out
-        absent: Array = np.empty(0, self.space.number)
-        h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
-        source = Source(self._numbers(x), h, taking, self.space.number(step))
-        content = _bytes(out, self.bytes)
-        unfit = self._encode(source, content, key, memory)
-        if content.ctypes.data != out.data_ptr():
-            out.copy_(torch.from_numpy(content))
+        if is_on_gpu(x):
+            unfit = self._encoded_on_gpu(x, reference, target, step, out, key)
+        else:
+            absent: Array = np.empty(0, self.space.number)
+            h, taking = (absent if vector is None else self._numbers(vector) for vector in (reference, target))
+            source = Source(self._numbers(x), h, taking, self.space.number(step))
+            content = _bytes(out, self.bytes)
+            unfit = self._encode(source, content, key, memory)
+            if content.ctypes.data != out.data_ptr():
+                out.copy_(torch.from_numpy(content))
         if unfit:
             raise DivergedError(
                 f"node {key.node} diverged in round {key.round}: {unfit} of the {self.space.size} numbers that it was "
@@ -237,8 +261,16 @@ class Compressor(ABC):
             )
         for written in (out, target, memory):
             if written is not None:
-                torch.autograd.graph.increment_version(written)  # numba writes past torch
+                torch.autograd.graph.increment_version(written)  # kernels write past torch
         return out
+
+    def _encoded_on_gpu(
+        self, x: Tensor, reference: Tensor | None, target: Tensor | None, step: float, out: Tensor, key: Key
+    ) -> int:
+        size, dtype = self.space.size, self.space.dtype
+        h, taking = (None if v is None else flat_on_gpu(v, size, dtype) for v in (reference, target))
+        content = _fitting(out, self.bytes)
+        return self.kernels().encode(flat_on_gpu(x, size, dtype), h, taking, step, content, key)
 
     def read(self, message: Tensor, key: Key, sender: int | None = None) -> Any:
         """The parts of a message, found to be what a sender writes in the key's round.
@@ -247,6 +279,8 @@ class Compressor(ABC):
             MalformedMessageError: it is not.
         """
         try:
+            if is_on_gpu(message):
+                return self.kernels().checked(_fitting(message, self.bytes), key)
             return self._checked(_bytes(message, self.bytes), key)
         except MalformedMessageError as error:
             who = "a message" if sender is None else f"what node {sender} sent"
@@ -262,11 +296,16 @@ class Compressor(ABC):
         return flat.numpy().reshape(-1)
 
 
-def _bytes(message: Tensor, expected: int) -> Array:
+def _fitting(message: Tensor, expected: int) -> Tensor:
     if message.dtype != torch.uint8 or message.dim() != 1 or message.numel() != expected:
         raise MalformedMessageError(
             f"found {tuple(message.shape)} of {message.dtype}; required: a message of {expected} bytes"
         )
+    return message.detach()
+
+
+def _bytes(message: Tensor, expected: int) -> Array:
+    fitting = _fitting(message, expected)
     # The passes read whole words: a message that lies elsewhere is moved.
-    aligned = message if message.is_contiguous() and message.data_ptr() % 8 == 0 else message.clone()
-    return aligned.detach().numpy()
+    aligned = fitting if fitting.is_contiguous() and fitting.data_ptr() % 8 == 0 else fitting.clone()
+    return aligned.numpy()

@@ -9,6 +9,7 @@ from torch import Tensor
 from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import infinity, load, settle, unfit_in
 from decentral.fused import CHUNK
 
@@ -30,6 +31,15 @@ class Exact(Compressor):
     @property
     def linear(self) -> bool:
         return True
+
+    @property
+    def has_kernels(self) -> bool:
+        return True
+
+    def kernels(self) -> Passes:
+        from decentral.compression.kernels.casting import CastKernels
+
+        return CastKernels(self.space.size, "none")
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         return int(_copy(*source, out.view(self.space.number), infinity(self.space.number)))

@@ -24,6 +24,7 @@ from torch import Tensor
 from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key, drawn_16, halves
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import (
     LANES,
     add_squares,
@@ -102,6 +103,17 @@ class Quantized(Compressor):
         """What N is multiplied by to be the value of one level."""
         divisor = 1.0 if self.unbiased else 1 + self._spread
         return self.space.number(1 / (self.levels * divisor))
+
+    @property
+    def has_kernels(self) -> bool:
+        return self.bits == 8 and self.norm == "inf"
+
+    def kernels(self) -> Passes:
+        if not self.has_kernels:
+            return super().kernels()
+        from decentral.compression.kernels.quantized import QuantizedKernels
+
+        return QuantizedKernels(self.space.size, self._span, float(self._unit), self.stochastic)
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         scales, limit = np.zeros(self._blocks, self.space.number), infinity(self.space.number)

@@ -17,6 +17,7 @@ from torch import Tensor
 from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, MalformedMessageError, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import (
     LANES,
     add_magnitudes,
@@ -65,6 +66,19 @@ class Sign(Compressor):
     @property
     def contraction(self) -> float:
         return 1.0 / int(np.diff(self.ends, prepend=0).max())
+
+    @property
+    def has_kernels(self) -> bool:
+        return True
+
+    def kernels(self) -> Passes:
+        return self._on_gpu
+
+    @cached_property
+    def _on_gpu(self) -> Passes:
+        from decentral.compression.kernels.sign import SignKernels
+
+        return SignKernels(self.space.size, tuple(self.ends.tolist()))
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         words, scales = np.empty(-(-self.space.size // 64), np.uint64), np.empty(len(self.ends), self.space.number)

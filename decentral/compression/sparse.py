@@ -15,6 +15,7 @@ from torch import Tensor
 from decentral.compiled import compiled
 from decentral.compression.compressor import Array, Compressor, Sink, Source
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.selection import Chosen
 
 
@@ -44,6 +45,14 @@ class Choice(Protocol):
     @property
     def shared(self) -> bool:
         """Whether all nodes choose the same numbers in a round."""
+        return False
+
+    def kernels(self, values: Passes, value_bytes: int) -> Passes:  # noqa: ARG002
+        """What chooses and sends on a GPU, with these passes for the values."""
+        raise ValueError(f"{type(self).__name__} has no kernels, and was given vectors on a GPU")
+
+    @property
+    def has_kernels(self) -> bool:
         return False
 
     @abstractmethod
@@ -103,6 +112,15 @@ class Sparse(Compressor):
     @property
     def summed_bytes(self) -> int:
         return self.values.summed_bytes
+
+    @property
+    def has_kernels(self) -> bool:
+        return self.choice.has_kernels and self.values.has_kernels
+
+    def kernels(self) -> Passes:
+        if not self.has_kernels:
+            return super().kernels()
+        return self.choice.kernels(self.values.kernels(), self.values.bytes)
 
     def _encode(self, source: Source, out: Array, key: Key, memory: Tensor | None) -> int:  # noqa: ARG002
         chosen = self.choice.choose(source, key)

@@ -18,6 +18,7 @@ from decentral.compiled import compiled
 from decentral.compression.compressor import Array, MalformedMessageError, Source, Space
 from decentral.compression.indices import AscendingIndices
 from decentral.compression.key import Key
+from decentral.compression.on_gpu import Passes
 from decentral.compression.passes import infinity, load, unfit_in
 from decentral.compression.selection import Chosen, largest
 from decentral.compression.sparse import Choice
@@ -54,6 +55,15 @@ class Largest(Choice):
         bits = 8 * self.space.number_bytes - 1
         low = 0 if not self.coarse else 45 if self.space.number is np.float64 else 16
         return np.array([(1 << bits) - (1 << low)], self.space.unsigned)
+
+    @property
+    def has_kernels(self) -> bool:
+        return True
+
+    def kernels(self, values: Passes, value_bytes: int) -> Passes:
+        from decentral.compression.kernels.sparse import SparseKernels
+
+        return SparseKernels(self.space.size, self.k, int(self._mask[0]), values, value_bytes, self._format.width)
 
     def choose(self, source: Source, key: Key) -> Chosen:  # noqa: ARG002
         return largest(source, self.k, self._mask)

@@ -1,11 +1,13 @@
-"""What compressing costs: every compressor beside a copy of the same vector, interleaved in one run, on one core.
+"""What compressing costs: every compressor beside a copy of the same vector, interleaved in one run, on a core or GPU.
 
-Times are CPU seconds of this thread, so that what else runs here does not count, except by the memory it takes. The
-vector is normally distributed, and so is the copy that the difference is taken to, at a tenth of its size.
+Times are CPU seconds of this thread, so that what else runs here does not count, except by the memory it takes. On a
+GPU they are what its own events say: from the first kernel's start to the last one's end, what the GPU waits for in
+between included. The vector is normally distributed, and so is the copy that the difference is taken to, at a tenth of
+its size.
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
@@ -44,7 +46,7 @@ SUBJECTS: dict[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Timed:
-    """One pass over a vector, of CPU time."""
+    """One pass over a vector."""
 
     median_ms: float
     min_ms: float
@@ -72,34 +74,58 @@ class _Subject:
     def encode(self, turn: int) -> float:
         """Seconds of one encoding of a difference, the reference brought up to date."""
         self.reference.copy_(self.start)
-        before = thread_time()
-        self.compressor.encode_difference(self.x, self.reference, self.message, Key(0, turn, 0))
-        return thread_time() - before
+        key = Key(0, turn, 0)
+        return _seconds(
+            lambda: self.compressor.encode_difference(self.x, self.reference, self.message, key), self.x.device
+        )
 
     def add(self, turn: int) -> float:
         """Seconds of one message checked, decoded and added."""
+        messages, key = {1: self.message}, Key(0, turn, 0)
+        return _seconds(lambda: self.compressor.add(self.reference, {1: 0.5}, messages, key), self.x.device)
+
+
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cpu":
         before = thread_time()
-        self.compressor.add(self.reference, {1: 0.5}, {1: self.message}, Key(0, turn, 0))
+        action()
         return thread_time() - before
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        start.record()
+        action()
+        end.record()
+        end.synchronize()
+        return 1e-3 * float(start.elapsed_time(end))
 
 
-def bench_compress(parameters: int, repetitions: int, dtype: torch.dtype, names: Sequence[str]) -> dict[str, Any]:
+def subjects_on(device: torch.device) -> list[str]:
+    """The keys of SUBJECTS that can be timed there."""
+    space = Space(1, torch.float32)
+    return [name for name in SUBJECTS if device.type == "cpu" or compressor_of(SUBJECTS[name], space).has_kernels]
+
+
+def bench_compress(
+    parameters: int, repetitions: int, dtype: torch.dtype, names: Sequence[str], device: torch.device
+) -> dict[str, Any]:
     """The document that `bench compress` prints.
 
     Args:
         parameters: d.
         repetitions: turns of each.
         dtype: of the vector.
-        names: keys of SUBJECTS; none for all.
+        names: keys of SUBJECTS; none for all that can be timed there.
+        device: where the vectors are.
     """
     generator = torch.Generator().manual_seed(0)
-    x, start = (torch.randn(parameters, dtype=dtype, generator=generator) for _ in range(2))
+    x, start = (torch.randn(parameters, dtype=dtype, generator=generator).to(device) for _ in range(2))
     start *= 0.1
     reference, space = torch.empty_like(x), Space.of(x, square(parameters))
     subjects = {}
-    for name in names or SUBJECTS:
+    for name in names or subjects_on(device):
         compressor = compressor_of(SUBJECTS[name], space)
-        subjects[name] = _Subject(compressor, x, start, reference, compressor.message())
+        subjects[name] = _Subject(compressor, x, start, reference, compressor.message(device))
         subjects[name].encode(0)
         subjects[name].add(0)
     copies: list[float] = []
@@ -107,7 +133,7 @@ def bench_compress(parameters: int, repetitions: int, dtype: torch.dtype, names:
     additions: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(repetitions):
         for name, subject in subjects.items():
-            copies.append(_copy(x, reference))
+            copies.append(_seconds(lambda: reference.copy_(x), device))
             encodings[name].append(subject.encode(turn))
             additions[name].append(subject.add(turn))
     copy_s = median(copies)
@@ -115,9 +141,9 @@ def bench_compress(parameters: int, repetitions: int, dtype: torch.dtype, names:
         "parameters": parameters,
         "dtype": str(dtype).removeprefix("torch."),
         "repetitions": repetitions,
-        "clock": "CPU time of one thread",
-        "machine": machine(),
-        "device": "cpu",
+        "clock": "CPU time of one thread" if device.type == "cpu" else "CUDA events",
+        "machine": machine() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": device.type,
         "copy": asdict(Timed.of(copies, copy_s, x.nbytes)),
         "subjects": [
             {
@@ -130,12 +156,6 @@ def bench_compress(parameters: int, repetitions: int, dtype: torch.dtype, names:
             for name, subject in subjects.items()
         ],
     }
-
-
-def _copy(x: Tensor, to: Tensor) -> float:
-    before = thread_time()
-    to.copy_(x)
-    return thread_time() - before
 
 
 def square(parameters: int) -> Layout:

@@ -6,6 +6,7 @@ from decentral.compression import COMPRESSORS
 from decentral.measure.compression import SUBJECTS, Timed, square
 from tests.cli.conftest import Command
 
+CPU = ("bench", "compress", "--device", "cpu")
 SOME = {"none", "top-k, 1 %", "int8, blocks of 512"}
 
 
@@ -15,7 +16,9 @@ def test_every_compressor_can_be_timed() -> None:
 
 def test_compressors_are_timed_beside_a_copy(decentral: Command) -> None:
     some = [word for name in SOME for word in ("--only", name)]
-    done = decentral("bench", "compress", "--parameters", "10k", "--repetitions", "3", *some, "--json")
+    done = decentral(
+        "bench", "compress", "--device", "cpu", "--parameters", "10k", "--repetitions", "3", *some, "--json"
+    )
     assert done.code == 0
     document = done.json
     assert (document["parameters"], document["dtype"], document["device"]) == (10_000, "float32", "cpu")
@@ -34,7 +37,18 @@ def test_compressors_are_timed_beside_a_copy(decentral: Command) -> None:
 
 def test_a_table_of_some(decentral: Command) -> None:
     done = decentral(
-        "bench", "compress", "--parameters", "1k", "--repetitions", "1", "--only", "sign", "--dtype", "float64"
+        "bench",
+        "compress",
+        "--device",
+        "cpu",
+        "--parameters",
+        "1k",
+        "--repetitions",
+        "1",
+        "--only",
+        "sign",
+        "--dtype",
+        "float64",
     )
     assert done.code == 0
     head, copy, titles, row = done.out.splitlines()
@@ -50,6 +64,7 @@ def test_a_table_of_some(decentral: Command) -> None:
         (("--parameters", "10G"), "--parameters: found '10G'; required: a number from 1 to 4294967295, such as 500k"),
         (("--parameters", "0"), "--parameters: found '0'; required"),
         (("--dtype", "bf16"), "--dtype: found 'bf16'; required: float32 or float64"),
+        (("--device", "gpu"), "--device: found 'gpu'; required: auto, cpu, cuda or cuda:N"),
         (("--only", "sing"), "--only: unknown name 'sing'; did you mean 'sign'?"),
     ],
 )
