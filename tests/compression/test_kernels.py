@@ -224,5 +224,5 @@ def test_all_kernels_compile_and_round_each_operation_by_itself(tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len({line.split()[0] for line in lines}) == 14
+    assert len({line.split()[0] for line in lines}) == 15
     assert [line for line in lines if not line.endswith(" 0 0 0")] == []
