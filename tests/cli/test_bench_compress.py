@@ -1,9 +1,10 @@
 """`bench compress`: its document belongs together, its table has all rows, and bad options get one line."""
 
 import pytest
+import torch
 
 from decentral.compression import COMPRESSORS
-from decentral.measure.compression import SUBJECTS, Timed, square
+from decentral.measure.compression import SUBJECTS, Timed, square, subjects_on
 from tests.cli.conftest import Command
 
 CPU = ("bench", "compress", "--device", "cpu")
@@ -12,6 +13,20 @@ SOME = {"none", "top-k, 1 %", "int8, blocks of 512"}
 
 def test_every_compressor_can_be_timed() -> None:
     assert {options["name"] for options in SUBJECTS.values()} == COMPRESSORS.keys()
+
+
+def test_a_gpu_has_those_with_kernels() -> None:
+    assert subjects_on(torch.device("cuda")) == [
+        "none",
+        "bf16",
+        "fp16",
+        "int8, blocks of 512",
+        "sign",
+        "top-k, 1 %",
+        "top-k, 1 %, int8 values",
+        "threshold, 1 %",
+    ]
+    assert subjects_on(torch.device("cpu")) == list(SUBJECTS)
 
 
 def test_compressors_are_timed_beside_a_copy(decentral: Command) -> None:

@@ -68,7 +68,9 @@ class QuantizedKernels:
 
     def checked(self, message: Tensor, key: Key) -> Parts:  # noqa: ARG002
         codes, scales = message[: self.size].view(torch.int8), message[self.size :].clone().view(torch.float32)
-        if (codes == -128).any() | wrong(scales):
+        lowest = torch.zeros(1, dtype=torch.int64, device=message.device)
+        launch(_count_lowest, self._tiles, message.device, codes, lowest, self.size, TILE=TILE)
+        if (lowest > 0).any() | wrong(scales):
             raise MalformedMessageError("found the level -128, or a scale that is negative or not finite")
         return Parts(codes, scales)
 
@@ -203,6 +205,13 @@ def _encode_tiles(
     count_unfit(unfit, keys_of(u), 0x7F800000)
     scale = _scale_of(tl.load(scales + _blocks_of(tile, SPAN, TILE), mask=inside, other=0.0).to(tl.int32, bitcast=True))
     _sent(u, scale, at, inside, target, weight, codes, unit, low, high, HAS_TARGET, RANDOM)
+
+
+@kernel
+def _count_lowest(codes: tl.tensor, lowest: tl.tensor, size: tl.tensor, TILE: tl.constexpr) -> None:
+    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    levels = tl.load(codes + at, mask=at < size, other=0).to(tl.int32)
+    count_unfit(lowest, -levels, 128)
 
 
 @kernel
