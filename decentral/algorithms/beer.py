@@ -20,9 +20,8 @@ it: what X^k and V^(k-1) change in H and G.
 Reference: Zhao, Li, Li, Richtarik and Chi 2022 (arXiv:2201.13320), Algorithm 1.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ from decentral.algorithms.algorithm import Algorithm, State, buffer
 from decentral.algorithms.flow import correction
 from decentral.algorithms.public_copy import PublicCopy, contractive, settled
 from decentral.algorithms.public_flow import PublicFlow
-from decentral.compression import Compressor, Named, Space, compressor_of
+from decentral.compression import Named, Space, compressor_of
 from decentral.peer import Peer
 from decentral.topology.lazy import refuse_changing
 from decentral.topology.stochastic import Kind
@@ -58,39 +57,41 @@ class BEER(Algorithm):
         return True
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:
-        refuse_changing(graph, "BEER")
+        refuse_changing(graph, type(self).__name__)
         return graph, ""
 
     def init(self, x: Tensor, peer: Peer) -> BEERState:
+        return BEERState(**self._start(x, peer))
+
+    def _start(self, x: Tensor, peer: Peer) -> dict[str, Any]:
+        """The fields of the State before the first round."""
         compressor, tracked = contractive(self.compression, x, peer, torch.float64), buffer(x)
-        return BEERState(
-            x=x,
-            local=self.local.bind(x, peer.layout),
-            models=PublicCopy.of(x, compressor, peer),
-            directions=PublicFlow.of(tracked, compressor, peer, place=1),
-            correction=correction(x),
-            tracked=tracked,
-        )
+        return {
+            "x": x,
+            "local": self.local.bind(x, peer.layout),
+            "models": PublicCopy.of(x, compressor, peer),
+            "directions": PublicFlow.of(tracked, compressor, peer, place=1),
+            "correction": correction(x),
+            "tracked": tracked,
+        }
 
     async def step(self, state: BEERState, peer: Peer) -> Tensor:
         compressor = compressor_of(self.compression, Space.of(state.x, peer.layout))
-        return await track(state, lambda gradient: gradient, settled(self.consensus_step), compressor, peer)
+        gamma = settled(self.consensus_step)
+        state.models.messages(state.x, compressor, peer)
+        packed = state.directions.pack(state.tracked, compressor, peer)
+        ticket = await peer.post((state.models.packed, packed))
+        loss, gradient = await peer.gradient(state.x)
+        received = await peer.collect(ticket)
+        state.models.receive(received, compressor, peer)
+        state.directions.receive(received, compressor, peer)
+        state.correction.add_(state.directions.flow, alpha=gamma)
+        torch.add(state.correction, self._followed(gradient, state, peer), out=state.tracked)
+        # The optimizer may overwrite what it steps with, and V is still to be sent.
+        state.local.step(gradient.copy_(state.tracked))
+        state.models.pull_(state.x, gamma, peer)
+        return loss
 
-
-async def track(
-    state: BEERState, followed: Callable[[Tensor], Tensor], gamma: float, compressor: Compressor, peer: Peer
-) -> Tensor:
-    """One round, in which V tracks the mean of what `followed` makes of each node's gradient; returns the loss `()`."""
-    state.models.messages(state.x, compressor, peer)
-    packed = state.directions.pack(state.tracked, compressor, peer)
-    ticket = await peer.post((state.models.packed, packed))
-    loss, gradient = await peer.gradient(state.x)
-    received = await peer.collect(ticket)
-    state.models.receive(received, compressor, peer)
-    state.directions.receive(received, compressor, peer)
-    state.correction.add_(state.directions.flow, alpha=gamma)
-    torch.add(state.correction, followed(gradient), out=state.tracked)
-    # The optimizer may overwrite what it steps with, and V is still to be sent.
-    state.local.step(gradient.copy_(state.tracked))
-    state.models.pull_(state.x, gamma, peer)
-    return loss
+    def _followed(self, gradient: Tensor, state: Any, peer: Peer) -> Tensor:  # noqa: ARG002  for others than BEER
+        """What of a node's gradient `(d,)` V tracks the mean of."""
+        return gradient

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, buffer
 from decentral.algorithms.channel import Channel, Through
-from decentral.algorithms.ef21 import EF21State, send_difference
+from decentral.algorithms.ef21 import EF21State, opened, send_difference
 from decentral.algorithms.quasi_global_momentum import FLOOR
 from decentral.compression import Named
 from decentral.peer import Peer
@@ -46,17 +46,9 @@ class EControl(Algorithm):
     through: Through = "auto"
 
     def init(self, x: Tensor, peer: Peer) -> EControlState:
-        estimate = buffer(x)
-        channel = Channel.of(self.compression, estimate, peer, self.through)
-        channel.require_contractive("EControl")
-        message, memory = channel.opened(x.device)
         return EControlState(
-            x=x,
+            **opened("EControl", self.compression, x, peer, self.through),
             local=self.local.bind(x, peer.layout),
-            estimate=estimate,
-            mean=buffer(x),
-            message=message,
-            memory=memory,
             residual=buffer(x),
             wanted=buffer(x),
         )

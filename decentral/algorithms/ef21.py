@@ -19,6 +19,7 @@ Reference: Richtarik, Sokolov and Fatkhullin 2021 (arXiv:2106.05203), Algorithm 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -42,12 +43,9 @@ class EF21(Algorithm):
     through: Through = "auto"
 
     def init(self, x: Tensor, peer: Peer) -> EF21State:
-        estimate = buffer(x)
-        channel = Channel.of(self.compression, estimate, peer, self.through)
-        channel.require_contractive("EF21")
-        message, memory = channel.opened(x.device)
-        local = self.local.bind(x, peer.layout)
-        return EF21State(x=x, local=local, estimate=estimate, mean=buffer(x), message=message, memory=memory)
+        return EF21State(
+            local=self.local.bind(x, peer.layout), **opened("EF21", self.compression, x, peer, self.through)
+        )
 
     async def step(self, state: EF21State, peer: Peer) -> Tensor:
         loss, gradient = await peer.gradient(state.x)
@@ -55,6 +53,19 @@ class EF21(Algorithm):
         await send_difference(gradient.to(state.estimate.dtype), state, channel)
         state.local.step(gradient.copy_(state.mean), alike=True)
         return loss
+
+
+def opened(method: str, compression: Named, x: Tensor, peer: Peer, through: Through) -> dict[str, Any]:
+    """The fields of the State before the first round, but the local optimizer.
+
+    Raises:
+        ConfigError: the compressor is not contractive, or does not go through an all-reduce.
+    """
+    estimate = buffer(x)
+    channel = Channel.of(compression, estimate, peer, through)
+    channel.require_contractive(method)
+    message, memory = channel.opened(x.device)
+    return {"x": x, "estimate": estimate, "mean": buffer(x), "message": message, "memory": memory}
 
 
 async def send_difference(v: Tensor, state: EF21State, channel: Channel) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, buffer
 from decentral.algorithms.channel import Channel, Through
-from decentral.algorithms.ef21 import EF21State, send_difference
+from decentral.algorithms.ef21 import EF21State, opened, send_difference
 from decentral.compression import Named
 from decentral.peer import Peer
 
@@ -44,17 +44,9 @@ class EF21SGDM(Algorithm):
     through: Through = "auto"
 
     def init(self, x: Tensor, peer: Peer) -> EF21SGDMState:
-        estimate = buffer(x)
-        channel = Channel.of(self.compression, estimate, peer, self.through)
-        channel.require_contractive("EF21-SGDM")
-        message, memory = channel.opened(x.device)
         return EF21SGDMState(
-            x=x,
+            **opened("EF21-SGDM", self.compression, x, peer, self.through),
             local=self.local.bind(x, peer.layout),
-            estimate=estimate,
-            mean=buffer(x),
-            message=message,
-            memory=memory,
             average=buffer(x),
             second=buffer(x) if self.double else None,
         )

@@ -14,21 +14,12 @@ Reference: Islamov, Gao and Stich 2024 (arXiv:2405.20114), Algorithm 1.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from decentral.algorithms.algorithm import Algorithm, buffer
-from decentral.algorithms.beer import BEERState, track
-from decentral.algorithms.flow import correction
-from decentral.algorithms.public_copy import PublicCopy, contractive, settled
-from decentral.algorithms.public_flow import PublicFlow
-from decentral.compression import Named, Space, compressor_of
+from decentral.algorithms.algorithm import buffer
+from decentral.algorithms.beer import BEER, BEERState
 from decentral.peer import Peer
-from decentral.topology.lazy import refuse_changing
-from decentral.topology.stochastic import Kind
-from decentral.topology.topology import Topology
 
 
 @dataclass(slots=True)
@@ -37,36 +28,11 @@ class MoTEFState(BEERState):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoTEF(Algorithm):
-    mixing: ClassVar[Kind] = "symmetric"
-
-    compression: Named
-    consensus_step: float | Literal["auto"] = "auto"  # gamma, which is known before the first round
+class MoTEF(BEER):
     momentum_step: float = 0.1  # lambda
 
-    @property
-    def starts_alike(self) -> bool:
-        return True
-
-    def suited(self, graph: Topology) -> tuple[Topology, str]:
-        refuse_changing(graph, "MoTEF")
-        return graph, ""
-
     def init(self, x: Tensor, peer: Peer) -> MoTEFState:
-        compressor, tracked = contractive(self.compression, x, peer, torch.float64), buffer(x)
-        return MoTEFState(
-            x=x,
-            local=self.local.bind(x, peer.layout),
-            models=PublicCopy.of(x, compressor, peer),
-            directions=PublicFlow.of(tracked, compressor, peer, place=1),
-            correction=correction(x),
-            tracked=tracked,
-            momentum=buffer(x),
-        )
+        return MoTEFState(**self._start(x, peer), momentum=buffer(x))
 
-    async def step(self, state: MoTEFState, peer: Peer) -> Tensor:
-        def momentum(gradient: Tensor) -> Tensor:
-            return state.momentum.lerp_(gradient, self.momentum_step if peer.round else 1.0)
-
-        compressor = compressor_of(self.compression, Space.of(state.x, peer.layout))
-        return await track(state, momentum, settled(self.consensus_step), compressor, peer)
+    def _followed(self, gradient: Tensor, state: MoTEFState, peer: Peer) -> Tensor:
+        return state.momentum.lerp_(gradient, self.momentum_step if peer.round else 1.0)
