@@ -30,9 +30,9 @@ from decentral.peer import (
     Send,
     Ticket,
 )
-from decentral.transport.driver import Driver, Finished, GradientAt, Step, members, proceed
+from decentral.transport.driver import Driver, Finished, GradientAt, Simulator, Step, members, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
-from decentral.transport.lockstep import DeadlockError, LockstepDriver, mean_of
+from decentral.transport.lockstep import DeadlockError, LockstepDriver
 from decentral.transport.mail import Mail
 
 
@@ -92,7 +92,7 @@ class _Answer(NamedTuple):
     to_step: object
 
 
-class LettersInTime(Driver):
+class LettersInTime(Simulator):
     """Hosts all nodes of a method that sends letters.
 
     Args:
@@ -170,12 +170,6 @@ class LettersInTime(Driver):
                     self._foresee(at_s, node, _Answer(came))
             case _:
                 raise TypeError(f"the clock driver does not answer {type(asked).__name__} where letters are sent")
-
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return mean_of([vectors[node] for node in self.hosted])
-
-    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
-        return [values[node] for node in self.hosted]
 
     def close(self) -> None:
         self._mail.clear()

@@ -30,9 +30,9 @@ from decentral.peer import (
     weighted_sum,
 )
 from decentral.transport.driver import (
-    Driver,
     Finished,
     GradientAt,
+    Simulator,
     Step,
     all_reduce_bytes,
     both_ways,
@@ -40,6 +40,7 @@ from decentral.transport.driver import (
     check_untouched,
     copied_views,
     gather_bytes,
+    mean_of,
     members,
     proceed,
     versions,
@@ -68,7 +69,7 @@ class _Posted:
     place: tuple[int, int]  # the round, and how many exchanges the node began in it before
 
 
-class LockstepDriver(Driver):
+class LockstepDriver(Simulator):
     """Hosts all nodes.
 
     Args:
@@ -280,23 +281,9 @@ class LockstepDriver(Driver):
 
         return "no node can go on: " + ", ".join(reason(node, asked) for node, asked in sorted(waiting.items())[:5])
 
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return mean_of([vectors[node] for node in self.hosted])
-
-    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
-        return [values[node] for node in self.hosted]
-
     def close(self) -> None:
         self._mail.clear()
         self._posted.clear()
         self._answered.clear()
         self._given.clear()
         self._letters.clear()
-
-
-def mean_of(vectors: list[Tensor]) -> Tensor:
-    """Summed in ascending order of nodes."""
-    total = vectors[0].clone()
-    for vector in vectors[1:]:
-        total.add_(vector)
-    return total.div_(len(vectors))
