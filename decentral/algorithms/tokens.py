@@ -29,39 +29,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from decentral.algorithms.algorithm import Algorithm, State
+from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.token import Token
+from decentral.algorithms.token_round import Round, TokenState, letters
 from decentral.peer import Payload, Peer
 from decentral.topology.chains import Chain, chain
 from decentral.topology.hops import NOWHERE
-from decentral.topology.hops import uniform as uniform_of
 from decentral.topology.lazy import refuse_changing
 from decentral.topology.stochastic import Kind
 from decentral.topology.topology import Topology
-from decentral.topology.walks import KERNELS, Surroundings, Walk, first_node, key
-
-TOKEN, NOTICE = range(2)
-"""The kinds of letters."""
-
-
-@dataclass(slots=True)
-class TokenState(State):
-    """A node's; `x` is the model that it has seen last."""
-
-    held: dict[int, Token]  # by number, those that rest here
-
-
-@dataclass(slots=True)
-class _Round:
-    """What a node knows of a round that is under way."""
-
-    kinds: tuple[Payload, ...]
-    losses: dict[int, float]  # of the tokens of which it has heard that they rest
-    due: int  # notices that neighbors have still to send
+from decentral.topology.walks import KERNELS, Surroundings, Walk, first_node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,30 +118,16 @@ class TokenMethod(Algorithm):
         return total.mul_(peer.nodes / self.tokens)
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
-        around = self._around(peer)
-        under_way = _Round(self.kinds(state.x), {}, self.tokens * len(around.neighbors))
         self._meet(state.held)
-        going, state.held = state.held, {}
-        for _, token in sorted(going.items()):
-            await self._host(state, token, under_way, peer)
-        while under_way.due or len(under_way.losses) < self.tokens:
-            letter = await peer.receive(under_way.kinds)
-            if letter.kind == TOKEN:
-                token = Token.arrived(letter, peer.node, self.walk.remembers)
-                await self._host(state, token, under_way, peer)
-            else:
-                under_way.due -= 1
-                await self._hear(letter.payload, under_way, peer)
-        state.held = dict(sorted(state.held.items()))
+        loss = await Round(self, state, peer).run()
         self.look(state)
-        losses = [loss for _, loss in sorted(under_way.losses.items())]
-        return torch.tensor(sum(losses) / len(losses), dtype=state.x.dtype)
+        return loss
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
-        counts, numbers, loss = self.counts(), torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
+        counts = self.counts()
         carried = [x] * self.vectors + ([] if counts is None else [counts])
-        return (*carried, numbers, loss), (numbers[:3], loss)
+        return letters(carried)
 
     @abstractmethod
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
@@ -172,49 +138,14 @@ class TokenMethod(Algorithm):
         if state.held:
             state.x.copy_(state.held[max(state.held)].x)
 
-    async def _host(self, state: TokenState, token: Token, under_way: _Round, peer: Peer) -> None:
-        """Visit after visit, until the token goes on or its budget is used up."""
-        while token.visit < (peer.round + 1) * self.visits:
-            loss = await self.visit(state, token, peer)
-            token.loss += 0.0 if loss.is_meta else float(loss)
-            self._remember(token, peer.node)
-            token.visit += 1
-            to = self._next_node(token, peer)
-            token.came_from = peer.node
-            if to != peer.node:
-                await peer.send(to, token.payload(), under_way.kinds)
-                return
-        state.held[token.number] = token
-        numbers = torch.tensor([token.number, token.visit, token.generation])
-        mean, token.loss = token.loss / self.visits, 0.0
-        await self._hear((numbers, torch.tensor(mean, dtype=torch.float64)), under_way, peer)
-
-    async def _hear(self, notice: Payload, under_way: _Round, peer: Peer) -> None:
-        """A token rests; who did not know it tells the neighbors."""
-        numbers, loss = notice
-        if (number := int(numbers[0])) in under_way.losses:
-            return
-        under_way.losses[number] = float(loss)
-        for neighbor in self._around(peer).neighbors.tolist():
-            await peer.send(neighbor, notice, under_way.kinds)
-
-    def _remember(self, token: Token, node: int) -> None:
-        if token.counts is not None:
-            self.count(token.counts, token.visit, node)
-
     def count(self, counts: Tensor, visit: int, node: int) -> None:  # noqa: ARG002
         """Note a visit in the token's counts `(n,)`."""
         counts[node] += 1
 
-    def _next_node(self, token: Token, peer: Peer) -> int:
-        around = self._around(peer)
-        u = float(uniform_of(_key(peer.seed, token.number), token.visit))
-        counts = None if token.counts is None else token.counts.numpy()[around.whose]
-        return around.next_node(u, counts, token.came_from)
-
-    def _around(self, peer: Peer) -> Surroundings:
+    def around(self, node: int) -> Surroundings:
+        """What a walk needs to know of a node's neighbors."""
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
-        return _surroundings(self.chain, peer.node)
+        return _surroundings(self.chain, node)
 
     def _meet(self, held: dict[int, Token]) -> None:
         if self.meeting == "independent" or len(held) < 2:
@@ -229,8 +160,3 @@ class TokenMethod(Algorithm):
 @lru_cache(maxsize=4096)
 def _surroundings(chain: Chain, node: int) -> Surroundings:
     return chain.surroundings(node)
-
-
-@lru_cache(maxsize=4096)
-def _key(seed: int, token: int) -> np.uint64:
-    return key(seed, token)

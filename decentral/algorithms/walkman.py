@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.token import Token
-from decentral.algorithms.tokens import TokenMethod, TokenState
+from decentral.algorithms.token_round import TokenState
+from decentral.algorithms.tokens import TokenMethod
 from decentral.errors import ConfigError
 from decentral.peer import Peer
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from decentral.algorithms.tokens import TOKEN, TokenMethod
+from decentral.algorithms.token_round import TOKEN
+from decentral.algorithms.tokens import TokenMethod
 from decentral.measure.prepared import Prepared
 from decentral.peer import LossAndGradient
 from decentral.transport.dry import Exchanged, Round

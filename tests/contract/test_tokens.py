@@ -12,7 +12,8 @@ from torch import Tensor
 
 from decentral.algorithms import TOKEN_METHODS
 from decentral.algorithms.token import Token
-from decentral.algorithms.tokens import TOKEN, TokenMethod
+from decentral.algorithms.token_round import TOKEN
+from decentral.algorithms.tokens import TokenMethod
 from decentral.errors import DecentralError, MissingEnvironmentError
 from decentral.peer import Effect, Gradient, Letter, Peer, Send
 from decentral.topology.chains import Chain

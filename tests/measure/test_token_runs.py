@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from decentral.algorithms.tokens import TokenState
+from decentral.algorithms.token_round import TokenState
 from decentral.errors import ConfigError
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation

@@ -1,0 +1,133 @@
+"""One round of a token method at one node: it hosts the tokens that come, and waits until all of them rest.
+
+`tokens` says why a round ends as it does; here is what a node does in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentral.algorithms.algorithm import State
+from decentral.algorithms.token import Token
+from decentral.peer import Letter, Payload, Peer
+from decentral.topology.hops import uniform
+from decentral.topology.walks import Surroundings, Walk, key
+
+TOKEN, NOTICE = range(2)
+"""The kinds of letters."""
+
+
+@dataclass(slots=True)
+class TokenState(State):
+    """A node's; `x` is the model that it has seen last."""
+
+    held: dict[int, Token]  # by number, those that rest here
+
+
+class Walking(Protocol):
+    """What a round needs to know of a method."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def visits(self) -> int: ...
+    @property
+    def walk(self) -> Walk: ...
+    def around(self, node: int) -> Surroundings: ...
+    def kinds(self, x: Tensor) -> tuple[Payload, ...]: ...
+    async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor: ...
+    def count(self, counts: Tensor, visit: int, node: int) -> None: ...
+
+
+def letters(carried: Sequence[Tensor]) -> tuple[Payload, ...]:
+    """The letters of a run, by kind: a token that carries these tensors, and the notice that one rests."""
+    numbers, loss = torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
+    return (*carried, numbers, loss), (numbers[:3], loss)
+
+
+class Round:
+    """A round that is under way at one node.
+
+    Args:
+        method: whose tokens walk.
+        state: the node's; `held` has the tokens that rest here, at the end those of the next round.
+        peer: the node's.
+    """
+
+    def __init__(self, method: Walking, state: TokenState, peer: Peer) -> None:
+        self.method, self.state, self.peer = method, state, peer
+        self.around = method.around(peer.node)
+        self.kinds = method.kinds(state.x)
+        self.losses: dict[int, float] = {}  # of the tokens of which the node has heard that they rest
+        self.due = method.tokens * len(self.around.neighbors)  # notices that neighbors have still to send
+
+    async def run(self) -> Tensor:
+        """The mean loss `()` of the round's visits, the same at all nodes."""
+        going, self.state.held = self.state.held, {}
+        for _, token in sorted(going.items()):
+            await self.host(token)
+        while not self.is_over():
+            await self.take(await self.peer.receive(self.kinds))
+        self.state.held = dict(sorted(self.state.held.items()))
+        losses = [loss for _, loss in sorted(self.losses.items())]
+        return torch.tensor(sum(losses) / len(losses), dtype=self.state.x.dtype)
+
+    def is_over(self) -> bool:
+        """Whether all tokens rest, and nothing more of this round is on its way to this node."""
+        return not self.due and len(self.losses) == self.method.tokens
+
+    async def take(self, letter: Letter) -> None:
+        """Do what a letter asks for."""
+        if letter.kind == TOKEN:
+            await self.host(Token.arrived(letter, self.peer.node, self.method.walk.remembers))
+        else:
+            self.due -= 1
+            await self.hear(letter.payload)
+
+    async def host(self, token: Token) -> None:
+        """Visit after visit, until the token goes on or its budget is used up."""
+        node = self.peer.node
+        while token.visit < (self.peer.round + 1) * self.method.visits:
+            loss = await self.method.visit(self.state, token, self.peer)
+            token.loss += 0.0 if loss.is_meta else float(loss)
+            if token.counts is not None:
+                self.method.count(token.counts, token.visit, node)
+            token.visit += 1
+            to = await self.next_node(token)
+            token.came_from = node
+            if to != node:
+                await self.peer.send(to, token.payload(), self.kinds)
+                return
+        await self.rest(token)
+
+    async def next_node(self, token: Token) -> int:
+        """Where a token goes for its next visit."""
+        u = float(uniform(_key(self.peer.seed, token.number), token.visit))
+        counts = None if token.counts is None else token.counts.numpy()[self.around.whose]
+        return self.around.next_node(u, counts, token.came_from)
+
+    async def rest(self, token: Token) -> None:
+        """Keep a token until the next round, and tell so."""
+        self.state.held[token.number] = token
+        numbers = torch.tensor([token.number, token.visit, token.generation])
+        mean, token.loss = token.loss / self.method.visits, 0.0
+        await self.hear((numbers, torch.tensor(mean, dtype=torch.float64)))
+
+    async def hear(self, notice: Payload) -> None:
+        """A token rests; who did not know it tells the neighbors."""
+        numbers, loss = notice
+        if (number := int(numbers[0])) in self.losses:
+            return
+        self.losses[number] = float(loss)
+        for neighbor in self.around.neighbors.tolist():
+            await self.peer.send(neighbor, notice, self.kinds)
+
+
+@lru_cache(maxsize=4096)
+def _key(seed: int, token: int) -> np.uint64:
+    return key(seed, token)
