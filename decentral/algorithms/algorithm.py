@@ -34,6 +34,9 @@ class Algorithm(ABC):
     uses_weights: ClassVar[bool] = True
     """Whether anything depends on the mixing weights, beside who talks to whom."""
 
+    survives: ClassVar[bool] = False
+    """Whether its nodes go on when one of them dies, as `transport.survive` has it."""
+
     local: Local
 
     @property

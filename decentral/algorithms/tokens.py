@@ -79,6 +79,7 @@ class TokenMethod(Algorithm):
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
     owns_step: ClassVar[bool] = True
+    survives: ClassVar[bool] = True
     model_walks: ClassVar[bool] = True
     """Whether the trained model is the tokens', so that a node's is what it has seen last."""
 

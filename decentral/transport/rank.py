@@ -44,6 +44,7 @@ class RankDriver(Driver):
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
         circle: the ranks of some nodes together, made when they first need it; all of them unless given.
+        survive: whether the node goes on when another dies.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class RankDriver(Driver):
         epoch: int,
         timeout_s: float,
         circle: Callable[[tuple[int, ...]], Circle] | None = None,
+        survive: bool = False,
     ) -> None:
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gathers = Gathers(node, nodes, run, epoch)
-        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent, survive)
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))

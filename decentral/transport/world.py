@@ -150,7 +150,10 @@ class World:
             wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)
         circle = partial(self.circle, epoch, everyone)
-        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s, circle)
+        asked = self.transport
+        return RankDriver(
+            self.rank, self.size, wires, gradient, everyone, run, epoch, asked.timeout_s, circle, asked.survive
+        )
 
     def _linked(self, topology: Topology, epoch: int, largest: int) -> Wires:
         wiring, neighbors = self.wiring(epoch, largest), topology.neighbors(self.rank)
