@@ -132,11 +132,11 @@ class TokenMethod(Algorithm):
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
 
-    def share(self, state: TokenState, peer: Peer) -> Tensor | None:
+    def share(self, state: TokenState, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
         total = torch.zeros_like(state.x)
         for token in state.held.values():
             total.add_(token.x)
-        return total.mul_(peer.nodes / self.tokens)
+        return total, float(len(state.held))
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         around = self._around(peer)
