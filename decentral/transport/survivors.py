@@ -67,6 +67,16 @@ class Dead:
         return self._known & set(ranks)
 
 
+def say_linked(store: Store, rank: int) -> None:
+    """Let the launcher know that a rank has its links: from now on the others go on without it."""
+    store.set(f"linked/{rank}", "1")
+
+
+def all_linked(store: Store, size: int) -> bool:
+    """Whether all ranks have said so."""
+    return bool(store.check([f"linked/{rank}" for rank in range(size)]))
+
+
 class SurvivingEveryone(Everyone):
     """The living ranks of one run.
 

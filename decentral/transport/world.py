@@ -25,7 +25,7 @@ from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
-from decentral.transport.survivors import Dead, SurvivingEveryone
+from decentral.transport.survivors import Dead, SurvivingEveryone, say_linked
 from decentral.transport.traced import traced_wires
 from decentral.transport.wiring import Wires, Wiring
 
@@ -152,6 +152,8 @@ class World:
         everyone = self.everyone(epoch)
         circle = partial(self.circle, epoch, everyone)
         asked = self.transport
+        if asked.survive:
+            say_linked(self.store, self.rank)
         return RankDriver(
             self.rank, self.size, wires, gradient, everyone, run, epoch, asked.timeout_s, circle, asked.survive
         )
