@@ -46,9 +46,16 @@ class Ticket(NamedTuple):
     number: int
 
 
+GONE = -1
+"""The kind of the letter, without a payload, that says that its sender is dead; it comes once, to each neighbor.
+
+Letters which that one sent before still come, those of a later round after it.
+"""
+
+
 class Letter(NamedTuple):
     sender: int
-    kind: int  # which of the kinds that the receiver named
+    kind: int  # which of the kinds that the receiver named; or GONE, where the run survives deaths
     payload: Payload  # lives until the node's next Receive
 
 
