@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import State
+from decentral.algorithms.custody import Custody
 from decentral.algorithms.token import Token
 from decentral.peer import Letter, Payload, Peer
 from decentral.topology.hops import uniform
@@ -27,6 +28,7 @@ class TokenState(State):
     """A node's; `x` is the model that it has seen last."""
 
     held: dict[int, Token]  # by number, those that rest here
+    custody: Custody | None = field(default=None, kw_only=True)  # where the run survives deaths
 
 
 class Walking(Protocol):
@@ -101,9 +103,17 @@ class Round:
             to = await self.next_node(token)
             token.came_from = node
             if to != node:
-                await self.peer.send(to, token.payload(), self.kinds)
+                await self.pass_on(token, to)
                 return
+            await self.stay(token)
         await self.rest(token)
+
+    async def pass_on(self, token: Token, to: int) -> None:
+        """The token's next visit is to another node."""
+        await self.peer.send(to, token.payload(), self.kinds)
+
+    async def stay(self, token: Token) -> None:
+        """The token's next visit is to this node again."""
 
     async def next_node(self, token: Token) -> int:
         """Where a token goes for its next visit."""

@@ -33,6 +33,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.custody import Custody, Kept
+from decentral.algorithms.custody_round import CustodyRound, custody_letters
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
 from decentral.peer import Payload, Peer
@@ -55,6 +57,7 @@ class TokenMethod(Algorithm):
         visits: of each token, in a round.
         meeting: what tokens do that rest at one node.
         chain: the walk on the run's graph, which `on` adds.
+        survive: whether the tokens outlive their holders; `custody_round` says how.
     """
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
@@ -71,6 +74,7 @@ class TokenMethod(Algorithm):
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
     chain: Chain | None = None
+    survive: bool = False
 
     @property
     def vectors(self) -> int:
@@ -96,12 +100,31 @@ class TokenMethod(Algorithm):
         return replace(self, chain=chain(graph.graph, self.walk, self.target))
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
-        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=self.begun(x, peer))
+        held, custody = self.begun(x, peer), self.opening(x, peer)
+        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=held, custody=custody)
 
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""
-        starting = (k for k in range(self.tokens) if first_node(peer.seed, k, peer.nodes) == peer.node)
-        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts()) for k in starting}
+        return {k: self.begin(k, x) for k, first in enumerate(self.starts(peer)) if first == peer.node}
+
+    def begin(self, number: int, x: Tensor) -> Token:
+        """A token before its first visit."""
+        return Token(number, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts())
+
+    def starts(self, peer: Peer) -> list[int]:
+        """Where each token starts."""
+        return [first_node(peer.seed, k, peer.nodes) for k in range(self.tokens)]
+
+    def opening(self, x: Tensor, peer: Peer) -> Custody | None:
+        """Who keeps a copy of what at the start: all models are alike there, so a node makes those that it keeps."""
+        if not self.survive:
+            return None
+        assert self.chain is not None, "a token method is made ready for a graph by `on`"
+        starts = self.starts(peer)
+        custodians = {first: min(self.chain.neighbors_of(first), default=NOWHERE) for first in {*starts}}
+        kept = {k: Kept(at, self.begin(k, x)) for k, at in enumerate(starts) if custodians[at] == peer.node}
+        entrusted = {k: custodians[at] for k, at in enumerate(starts) if at == peer.node}
+        return Custody.opening(starts, kept, entrusted)
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
@@ -120,7 +143,7 @@ class TokenMethod(Algorithm):
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await Round(self, state, peer).run()
+        loss = await (CustodyRound if self.survive else Round)(self, state, peer).run()
         self.look(state)
         return loss
 
@@ -128,7 +151,7 @@ class TokenMethod(Algorithm):
         """The letters of a run on models like `x: (d,)`."""
         counts = self.counts()
         carried = [x] * self.vectors + ([] if counts is None else [counts])
-        return letters(carried)
+        return custody_letters(carried, self.tokens) if self.survive else letters(carried)
 
     @abstractmethod
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:

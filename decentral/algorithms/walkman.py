@@ -11,6 +11,8 @@ Duals are scaled, beta = 1 / alpha. Before the first visit y_i = x and z_i = 0, 
 every visit keeps. It converges linearly where the f_i are strongly convex and alpha is small: 1 / alpha above 2 L + 2.
 What a node's visit adds to x is the change of its y_i - z_i, which a second token would miss: there is one.
 
+Of a node that dies in a run that survives it, the last y_i - z_i stays in x.
+
 The proximal y+ is approached by `inner_steps` steps, each with the next minibatch and s = `inner_lr`, from y = y_i:
 
     y <- (y / s + (x + z) / alpha - grad f_i(y)) / (1 / s + 1 / alpha)
@@ -52,7 +54,8 @@ class Walkman(TokenMethod):
 
     def init(self, x: Tensor, peer: Peer) -> WalkmanState:
         local = self.local.bind(x, peer.layout)
-        return WalkmanState(x=x, local=local, held=self.begun(x, peer), y=x.clone(), z=torch.zeros_like(x))
+        y, z = x.clone(), torch.zeros_like(x)
+        return WalkmanState(x=x, local=local, held=self.begun(x, peer), custody=self.opening(x, peer), y=y, z=z)
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         x, y, z = token.x, state.y, state.z
