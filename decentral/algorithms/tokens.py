@@ -27,14 +27,17 @@ With more than one, they are independent, or those that rest at one node take th
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import log
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.counting_round import QUESTIONS, CountingRound
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
+from decentral.errors import ConfigError
 from decentral.peer import Payload, Peer
 from decentral.topology.chains import Chain, chain
 from decentral.topology.hops import NOWHERE
@@ -54,6 +57,8 @@ class TokenMethod(Algorithm):
         tokens: how many walk.
         visits: of each token, in a round.
         meeting: what tokens do that rest at one node.
+        counts_at: who keeps the counts of a walk that remembers its visits: each token all of them, or each node its
+            own (see `counting_round`).
         chain: the walk on the run's graph, which `on` adds.
     """
 
@@ -69,6 +74,7 @@ class TokenMethod(Algorithm):
     tokens: int = 1
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
+    counts_at: Literal["token", "nodes"] = "token"
     chain: Chain | None = None
 
     @property
@@ -81,6 +87,11 @@ class TokenMethod(Algorithm):
         """How the tokens hop."""
         return Walk(self.kernel, self.alpha, self.fake_visits)
 
+    @property
+    def carries_counts(self) -> bool:
+        """Whether each token carries the visits of all nodes."""
+        return self.walk.remembers and self.counts_at == "token"
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "a walk")
         degrees = {len(graph.neighbors(node)) for node in range(graph.nodes)}
@@ -92,24 +103,38 @@ class TokenMethod(Algorithm):
         )
 
     def on(self, graph: Topology) -> Self:
+        if self.counts_at == "nodes" and not self.walk.remembers:
+            raise ConfigError(
+                f"kernel {self.kernel} counts no visits, found counts_at: nodes; leave it out, or use kernel srrw or "
+                "hdt"
+            )
         return replace(self, chain=chain(graph.graph, self.walk, self.target))
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
-        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=self.begun(x, peer))
+        local = self.local.bind(x, peer.layout)
+        return TokenState(x=x, local=local, held=self.begun(x, peer), tally=self.tally(peer.node))
 
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""
         starting = (k for k in range(self.tokens) if first_node(peer.seed, k, peer.nodes) == peer.node)
-        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts()) for k in starting}
+        counts = self.counts if self.carries_counts else lambda: None
+        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), counts()) for k in starting}
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
         return [x.clone(), *(torch.zeros_like(x) for _ in range(self.vectors - 1))]
 
     def counts(self) -> Tensor | None:
-        """What a token carries of its visits at its start."""
+        """`(n,)` the visits before the first one, up to a factor; None where the walk has no use for them."""
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
+
+    def tally(self, node: int) -> float:
+        """What a node that keeps its own count begins with."""
+        counts = self.counts() if self.counts_at == "nodes" else None
+        if counts is None:
+            return 0.0
+        return log(counts[node]) if self.log_tallies else float(counts[node])
 
     def share(self, state: TokenState, peer: Peer) -> Tensor | None:
         total = torch.zeros_like(state.x)
@@ -119,15 +144,15 @@ class TokenMethod(Algorithm):
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await Round(self, state, peer).run()
+        loss = await (CountingRound if self.counts_at == "nodes" else Round)(self, state, peer).run()
         self.look(state)
         return loss
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
-        counts = self.counts()
+        counts = self.counts() if self.carries_counts else None
         carried = [x] * self.vectors + ([] if counts is None else [counts])
-        return letters(carried)
+        return letters(carried) + (QUESTIONS if self.counts_at == "nodes" else ())
 
     @abstractmethod
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
@@ -141,6 +166,15 @@ class TokenMethod(Algorithm):
     def count(self, counts: Tensor, visit: int, node: int) -> None:  # noqa: ARG002
         """Note a visit in the token's counts `(n,)`."""
         counts[node] += 1
+
+    @property
+    def log_tallies(self) -> bool:
+        """Whether nodes that keep their own counts keep the logarithms, which grow without bound more slowly."""
+        return False
+
+    def tally_after(self, tally: float, visit: int) -> float:  # noqa: ARG002
+        """A node's own count, or its logarithm, after a token's visit of this number."""
+        return tally + 1
 
     def around(self, node: int) -> Surroundings:
         """What a walk needs to know of a node's neighbors."""

@@ -52,7 +52,8 @@ class Walkman(TokenMethod):
 
     def init(self, x: Tensor, peer: Peer) -> WalkmanState:
         local = self.local.bind(x, peer.layout)
-        return WalkmanState(x=x, local=local, held=self.begun(x, peer), y=x.clone(), z=torch.zeros_like(x))
+        held, tally = self.begun(x, peer), self.tally(peer.node)
+        return WalkmanState(x=x, local=local, held=held, tally=tally, y=x.clone(), z=torch.zeros_like(x))
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         x, y, z = token.x, state.y, state.z

@@ -29,6 +29,9 @@ class TokenSection(Section):
     transport.timeout_s without a message, and keeps a gradient of memory for each of its visits until its end."""
     meeting: Literal["independent", "average"] = "independent"
     """What tokens do that rest at one node between two rounds: nothing, or take their mean."""
+    counts_at: Literal["token", "nodes"] = "token"
+    """Who keeps the visits that srrw and hdt need: the token carries those of all nodes, 8 bytes each; or each node
+    keeps its own, and a token's holder asks its neighbors (hdt: one) by letters of 72 bytes. Tokens then share them."""
 
 
 class RandomWalkSGD(TokenSection):

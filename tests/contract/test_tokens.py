@@ -297,6 +297,7 @@ def test_a_round_returns_the_loss_of_its_visits() -> None:
 
 EVERYONE = [("mcgd", {"tokens": 3, "visits": 2, "step_by": "adam"}), ("sa-srrw", {"visits": 3}), ("walkman", {})]
 EVERYONE += [("token-gossip", {"tokens": 2}), ("mcgd", {"tokens": 4, "meeting": "average"})]
+EVERYONE += [("sa-srrw", {"counts_at": "nodes", "visits": 2})]
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERYONE)
