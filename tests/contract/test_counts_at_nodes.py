@@ -98,18 +98,22 @@ def test_the_clock_and_real_ranks_agree(name: str, settings: dict[str, Any]) -> 
     assert outcome(expected) == outcome(timed) == outcome(real)
 
 
-@pytest.mark.parametrize("driver", ["lockstep", "gloo"])
-def test_holders_that_ask_each_other_at_once_do_not_wait_for_ever(driver: str) -> None:
-    """Two nodes, six tokens, and each hop asks the other node, which as a rule holds a token and asks too."""
-    algorithm = method("sa-srrw", "path-2", tokens=6, visits=25, counts_at="nodes", gamma_decay=1.0)
+CROWDS = [("lockstep", "social-15", "hdt"), ("lockstep", "path-2", "srrw"), ("gloo", "path-2", "srrw")]
+
+
+@pytest.mark.parametrize(("driver", "on", "kernel"), CROWDS)
+def test_holders_that_ask_each_other_at_once_do_not_wait_for_ever(driver: str, on: str, kernel: str) -> None:
+    """Six tokens, on two nodes where each hop asks the other one, which as a rule holds a token and asks too; and where
+    a token comes while another one's questions, which are to other nodes, wait for their answers."""
+    algorithm = method("sa-srrw", on, kernel=kernel, tokens=6, visits=25, counts_at="nodes", gamma_decay=1.0)
     if driver == "gloo":
         ranks = on_ranks(2, lambda world: on_a_rank(world, algorithm, "path-2", 3))
         run = Run({n: each.states[n] for n, each in enumerate(ranks)}, ranks[0].models, [], {})
     else:
-        run = lockstep(algorithm, "path-2", 3)
+        run = lockstep(algorithm, on, 3)
     assert [token.visit for token in tokens_of(run)] == [75] * 6
     tallies = np.array([state.tally for state in run.states.values()])  # type: ignore[attr-defined]
-    assert tallies.sum() == 6 * 75 + 2, "all visits of all tokens are counted, and one fake one at each node"
+    assert tallies.sum() == 6 * 75 + len(tallies), "all visits of all tokens are counted, and one fake one at each node"
 
 
 def test_counts_that_no_kernel_needs_are_refused() -> None:
