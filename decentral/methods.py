@@ -132,6 +132,7 @@ def walk_words(section: TokenSection) -> list[str]:
     """`srrw alpha=5 tokens=3`: how many models walk, and how."""
     words: list[str] = [section.kernel]
     words += [f"alpha={section.alpha:g}"] if section.alpha else []
+    words += ["counts at nodes"] if section.counts_at == "nodes" else []
     return words + ([f"tokens={section.tokens}"] if section.tokens > 1 else [])
 
 

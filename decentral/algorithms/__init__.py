@@ -40,6 +40,7 @@ from decentral.algorithms.slowmo import SlowMo
 from decentral.algorithms.sparseloco import SparseLoCo
 from decentral.algorithms.sparta import Sparta
 from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
+from decentral.algorithms.token_exchange import TokenExchange
 from decentral.algorithms.token_gossip import TokenGossip
 from decentral.algorithms.tokens import TokenMethod
 from decentral.algorithms.walkman import Walkman
@@ -88,6 +89,7 @@ TOKEN_METHODS: dict[str, type[TokenMethod]] = {
     "sa-srrw": SASRRW,
     "walkman": Walkman,
     "token-gossip": TokenGossip,
+    "token-exchange": TokenExchange,
 }
 """The methods whose models walk, which have a battery of their own."""
 

@@ -95,7 +95,7 @@ class CustodyRound(Round):
                 self.untold[sender].discard(number)
             await self.hear(letter.payload)
         elif kind in (TOKEN, COPY):
-            await self.receive(Token.arrived(letter, self.node, self.method.walk.remembers), sender, kind)
+            await self.receive(Token.arrived(letter, self.node, self.method.carries_counts), sender, kind)
         else:
             (witness, dead), words = letter.payload[0].tolist(), letter.payload[1]
             await self.weigh(witness, dead, words.clone())

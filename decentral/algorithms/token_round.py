@@ -29,6 +29,7 @@ class TokenState(State):
 
     held: dict[int, Token]  # by number, those that rest here
     custody: Custody | None = field(default=None, kw_only=True)  # where the run survives deaths
+    tally: float = field(default=0.0, kw_only=True)  # the node's own visits, where nodes keep the counts
 
 
 class Walking(Protocol):
@@ -40,10 +41,15 @@ class Walking(Protocol):
     def visits(self) -> int: ...
     @property
     def walk(self) -> Walk: ...
+    @property
+    def carries_counts(self) -> bool: ...
+    @property
+    def log_tallies(self) -> bool: ...
     def around(self, node: int) -> Surroundings: ...
     def kinds(self, x: Tensor) -> tuple[Payload, ...]: ...
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor: ...
     def count(self, counts: Tensor, visit: int, node: int) -> None: ...
+    def tally_after(self, tally: float, visit: int) -> float: ...
 
 
 def letters(carried: Sequence[Tensor]) -> tuple[Payload, ...]:
@@ -86,7 +92,7 @@ class Round:
     async def take(self, letter: Letter) -> None:
         """Do what a letter asks for."""
         if letter.kind == TOKEN:
-            await self.host(Token.arrived(letter, self.peer.node, self.method.walk.remembers))
+            await self.host(Token.arrived(letter, self.peer.node, self.method.carries_counts))
         else:
             self.due -= 1
             await self.hear(letter.payload)
@@ -97,8 +103,7 @@ class Round:
         while token.visit < (self.peer.round + 1) * self.method.visits:
             loss = await self.method.visit(self.state, token, self.peer)
             token.loss += 0.0 if loss.is_meta else float(loss)
-            if token.counts is not None:
-                self.method.count(token.counts, token.visit, node)
+            self.count(token)
             token.visit += 1
             to = await self.next_node(token)
             token.came_from = node
@@ -115,9 +120,18 @@ class Round:
     async def stay(self, token: Token) -> None:
         """The token's next visit is to this node again."""
 
+    def count(self, token: Token) -> None:
+        """Note the visit that a token has just made."""
+        if token.counts is not None:
+            self.method.count(token.counts, token.visit, self.peer.node)
+
+    def draw(self, token: Token) -> float:
+        """The number in [0, 1) that decides where a token goes for its next visit."""
+        return float(uniform(_key(self.peer.seed, token.number), token.visit))
+
     async def next_node(self, token: Token) -> int:
         """Where a token goes for its next visit."""
-        u = float(uniform(_key(self.peer.seed, token.number), token.visit))
+        u = self.draw(token)
         counts = None if token.counts is None else token.counts.numpy()[self.around.whose]
         return self.around.next_node(u, counts, token.came_from)
 

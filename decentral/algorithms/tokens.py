@@ -27,16 +27,19 @@ With more than one, they are independent, or those that rest at one node take th
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import log
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.counting_round import QUESTIONS, CountingRound
 from decentral.algorithms.custody import Custody, Kept
 from decentral.algorithms.custody_round import CustodyRound, custody_letters
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
+from decentral.errors import ConfigError
 from decentral.peer import Payload, Peer
 from decentral.topology.chains import Chain, chain
 from decentral.topology.hops import NOWHERE
@@ -56,6 +59,8 @@ class TokenMethod(Algorithm):
         tokens: how many walk.
         visits: of each token, in a round.
         meeting: what tokens do that rest at one node.
+        counts_at: who keeps the counts of a walk that remembers its visits: each token all of them, or each node its
+            own (see `counting_round`).
         chain: the walk on the run's graph, which `on` adds.
         survive: whether the tokens outlive their holders; `custody_round` says how.
     """
@@ -73,6 +78,7 @@ class TokenMethod(Algorithm):
     tokens: int = 1
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
+    counts_at: Literal["token", "nodes"] = "token"
     chain: Chain | None = None
     survive: bool = False
 
@@ -86,6 +92,18 @@ class TokenMethod(Algorithm):
         """How the tokens hop."""
         return Walk(self.kernel, self.alpha, self.fake_visits)
 
+    @property
+    def performed(self) -> type[Round]:
+        """How a node performs its part of a round."""
+        if self.survive:
+            return CustodyRound
+        return CountingRound if self.counts_at == "nodes" else Round
+
+    @property
+    def carries_counts(self) -> bool:
+        """Whether each token carries the visits of all nodes."""
+        return self.walk.remembers and self.counts_at == "token"
+
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "a walk")
         degrees = {len(graph.neighbors(node)) for node in range(graph.nodes)}
@@ -97,11 +115,16 @@ class TokenMethod(Algorithm):
         )
 
     def on(self, graph: Topology) -> Self:
+        if self.counts_at == "nodes" and not self.walk.remembers:
+            raise ConfigError(
+                f"kernel {self.kernel} counts no visits, found counts_at: nodes; leave it out, or use kernel srrw or "
+                "hdt"
+            )
         return replace(self, chain=chain(graph.graph, self.walk, self.target))
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
-        held, custody = self.begun(x, peer), self.opening(x, peer)
-        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=held, custody=custody)
+        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
+        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=held, custody=custody, tally=tally)
 
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""
@@ -109,7 +132,7 @@ class TokenMethod(Algorithm):
 
     def begin(self, number: int, x: Tensor) -> Token:
         """A token before its first visit."""
-        return Token(number, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts())
+        return Token(number, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts() if self.carries_counts else None)
 
     def starts(self, peer: Peer) -> list[int]:
         """Where each token starts."""
@@ -131,9 +154,16 @@ class TokenMethod(Algorithm):
         return [x.clone(), *(torch.zeros_like(x) for _ in range(self.vectors - 1))]
 
     def counts(self) -> Tensor | None:
-        """What a token carries of its visits at its start."""
+        """`(n,)` the visits before the first one, up to a factor; None where the walk has no use for them."""
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
+
+    def tally(self, node: int) -> float:
+        """What a node that keeps its own count begins with."""
+        counts = self.counts() if self.counts_at == "nodes" else None
+        if counts is None:
+            return 0.0
+        return log(counts[node]) if self.log_tallies else float(counts[node])
 
     def share(self, state: TokenState, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
         total = torch.zeros_like(state.x)
@@ -143,15 +173,17 @@ class TokenMethod(Algorithm):
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await (CustodyRound if self.survive else Round)(self, state, peer).run()
+        loss = await self.performed(self, state, peer).run()
         self.look(state)
         return loss
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
-        counts = self.counts()
+        counts = self.counts() if self.carries_counts else None
         carried = [x] * self.vectors + ([] if counts is None else [counts])
-        return custody_letters(carried, self.tokens) if self.survive else letters(carried)
+        if self.survive:
+            return custody_letters(carried, self.tokens)
+        return letters(carried) + (QUESTIONS if self.counts_at == "nodes" else ())
 
     @abstractmethod
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
@@ -165,6 +197,15 @@ class TokenMethod(Algorithm):
     def count(self, counts: Tensor, visit: int, node: int) -> None:  # noqa: ARG002
         """Note a visit in the token's counts `(n,)`."""
         counts[node] += 1
+
+    @property
+    def log_tallies(self) -> bool:
+        """Whether nodes that keep their own counts keep the logarithms, which grow without bound more slowly."""
+        return False
+
+    def tally_after(self, tally: float, visit: int) -> float:  # noqa: ARG002
+        """A node's own count, or its logarithm, after a token's visit of this number."""
+        return tally + 1
 
     def around(self, node: int) -> Surroundings:
         """What a walk needs to know of a node's neighbors."""

@@ -54,8 +54,9 @@ class Walkman(TokenMethod):
 
     def init(self, x: Tensor, peer: Peer) -> WalkmanState:
         local = self.local.bind(x, peer.layout)
+        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
         y, z = x.clone(), torch.zeros_like(x)
-        return WalkmanState(x=x, local=local, held=self.begun(x, peer), custody=self.opening(x, peer), y=y, z=z)
+        return WalkmanState(x=x, local=local, held=held, custody=custody, tally=tally, y=y, z=z)
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         x, y, z = token.x, state.y, state.z

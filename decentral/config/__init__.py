@@ -51,7 +51,7 @@ from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, T
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
-from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSection, Walkman
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenExchange, TokenGossip, TokenSection, Walkman
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
@@ -137,6 +137,7 @@ __all__ = [
     "Sparta",
     "Static",
     "StochasticGradientPush",
+    "TokenExchange",
     "TokenGossip",
     "TokenSection",
     "Topology",

@@ -23,7 +23,7 @@ from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg,
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
 from decentral.config.sums import RelaySGD, StochasticGradientPush
-from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, Walkman
+from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenExchange, TokenGossip, Walkman
 
 
 class Optimizer(OpenSection):
@@ -115,6 +115,7 @@ Methods = (
     | Annotated[SASRRW, Tag("sa-srrw")]
     | Annotated[Walkman, Tag("walkman")]
     | Annotated[TokenGossip, Tag("token-gossip")]
+    | Annotated[TokenExchange, Tag("token-exchange")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

@@ -29,6 +29,9 @@ class TokenSection(Section):
     transport.timeout_s without a message, and keeps a gradient of memory for each of its visits until its end."""
     meeting: Literal["independent", "average"] = "independent"
     """What tokens do that rest at one node between two rounds: nothing, or take their mean."""
+    counts_at: Literal["token", "nodes"] = "token"
+    """Who keeps the visits that srrw and hdt need: the token carries those of all nodes, 8 bytes each; or each node
+    keeps its own, and a token's holder asks its neighbors (hdt: one) by letters of 72 bytes. Tokens then share them."""
 
 
 class RandomWalkSGD(TokenSection):
@@ -83,3 +86,18 @@ class TokenGossip(TokenSection):
     name: Literal["token-gossip"]
     pull: float = Field(0.5, gt=0, lt=1)
     """p: how far a visit moves the node's model and the token's towards each other; at 0.5 they meet."""
+
+
+class TokenExchange(TokenSection):
+    """Token exchange (Hendrikx 2023): several tokens trade with nodes' dual sums, exact with heterogeneous data. The
+    learning rate is 1 / sigma: each loss, weight decay included, must have curvature of (1 + tokens / nodes) sigma."""
+
+    name: Literal["token-exchange"]
+    rho: float = Field(0.05, gt=0, le=1)
+    """How far a node's model moves to its dual sum before each gradient; at most 1 / (2 + lr * smoothness)."""
+    pull: float = Field(0.5, gt=0, lt=1)
+    """c: how far an exchange moves the node's dual sum and the token towards each other."""
+    exchange_share: float = Field(0.5, gt=0, lt=1)
+    """p: exchanges among all events; the others are gradients, spread over nodes at random."""
+    gap: int = Field(1, ge=1)
+    """A token exchanges at every gap-th visit; above 1 it mixes in between."""

@@ -1,8 +1,12 @@
 """What a token method will send, before it runs: where its tokens go is known, so all nodes are tried without data."""
 
+from dataclasses import replace
+from math import ceil
+
 import torch
 from torch import Tensor
 
+from decentral.algorithms.counting_round import QUESTIONS
 from decentral.algorithms.token_round import TOKEN
 from decentral.algorithms.tokens import TokenMethod
 from decentral.measure.prepared import Prepared
@@ -25,7 +29,8 @@ def bytes_per_round(prepared: Prepared) -> list[float]:
     algorithm = prepared.algorithm
     assert isinstance(algorithm, TokenMethod)
     assert prepared.topology is not None
-    letters = algorithm.tokens * (algorithm.visits + 2 * len(prepared.topology.edges))
+    edges, asked = len(prepared.topology.edges), _asked(algorithm)
+    letters = algorithm.tokens * (algorithm.visits * (1 + 2 * ceil(asked)) + 2 * edges)
     rounds = min(prepared.pace.rounds, max(1, TRIED_LETTERS // letters))
     peers = {node: prepared.peer(node) for node in range(prepared.nodes)}
     states = {node: algorithm.init(prepared.meta(), peer) for node, peer in peers.items()}
@@ -38,11 +43,22 @@ def bytes_per_round(prepared: Prepared) -> list[float]:
 
 
 def itinerary(prepared: Prepared) -> list[Round]:
-    """A round as one token sees it: visit after visit, each a gradient and a message; nodes that wait cost no time."""
+    """A round as one token sees it: visit after visit, each a gradient and a message, before which neighbors may be
+    asked for their counts; nodes that wait cost no time."""
     algorithm = prepared.algorithm
     assert isinstance(algorithm, TokenMethod)
-    frame = HEADER_BYTES + payload_bytes(algorithm.kinds(prepared.meta())[TOKEN])
-    return [Round(algorithm.visits, [Exchanged(1, 1, frame, 1, 0) for _ in range(algorithm.visits)])]
+    hop = [Exchanged(1, 1, HEADER_BYTES + payload_bytes(algorithm.kinds(prepared.meta())[TOKEN]), 1, 0)]
+    if asked := ceil(_asked(algorithm)):
+        hop += [Exchanged(asked, asked, HEADER_BYTES + payload_bytes(letter), 1, 0) for letter in QUESTIONS]
+    return [Round(algorithm.visits, [replace(sent) for _ in range(algorithm.visits) for sent in hop])]
+
+
+def _asked(algorithm: TokenMethod) -> float:
+    """How many neighbors are asked for their counts before a hop, in the mean over the nodes."""
+    if algorithm.counts_at == "token":
+        return 0.0
+    assert algorithm.chain is not None
+    return 1.0 if algorithm.walk.asks == "proposed node's count" else len(algorithm.chain.neighbors) / algorithm.chain.n
 
 
 def _nothing(at: Tensor) -> LossAndGradient:

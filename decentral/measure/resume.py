@@ -68,7 +68,7 @@ def checked(origin: Origin, experiment: Experiment, ready: Prepared, nodes: Iter
 def keeping(
     run: Path, experiment: Experiment, ready: Prepared, clock: Clock, command: str, origin: Origin | None = None
 ) -> Keeping | None:
-    """How a run is checkpointed in its folder, and where it goes on; None for DDP, which is not, nor is what survives deaths.
+    """How a run is checkpointed in its folder, and where it goes on; None for DDP and for what survives deaths.
 
     Raises:
         ConfigError: one of these is to be checkpointed or resumed.

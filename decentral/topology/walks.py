@@ -164,19 +164,25 @@ class Surroundings:
             case _:
                 return []
 
-    def next_node(self, u: float, counts: Floats | None = None, previous: int | None = None) -> int:
+    def next_node(
+        self, u: float, counts: Floats | None = None, previous: int | None = None, *, logs: bool = False
+    ) -> int:
         """Where the token goes next; maybe nowhere.
 
         Args:
             u: `uniform(seed, token, visit)` of the visit to come.
             counts: `(k + 1,)` x of `whose`, up to a factor, this visit included; only what `asked` names is read.
             previous: where the token was before, for a walk that asks for it; None before the first hop.
+            logs: `counts` are logarithms, each up to the same constant.
 
         Raises:
             ValueError: a count that is asked for is missing, or not above 0.
         """
         excesses = np.zeros(len(self.neighbors) + 1)
         for place in self.asked(u):
+            if counts is not None and logs and isfinite(counts[place]):
+                excesses[place] = counts[place] - self.log_target[place]
+                continue
             if counts is None or not counts[place] > 0:
                 found = "none" if counts is None else counts[place]
                 raise ValueError(

@@ -99,3 +99,19 @@ def token_gossip(
             d = X[i] - Z[k]
             X[i], Z[k] = X[i] - pull * d, Z[k] + pull * d
     return X, Z
+
+
+def token_exchange(
+    x: Vector, paths: NDArray[np.int64], computes: NDArray[np.int64], grad: Gradient, lr: float, rho: float, c: float
+) -> NDArray[np.float64]:
+    """The nodes' models z; `computes: (T, n)` gradients before the tokens' visits of each round, at most one each."""
+    K, n = len(paths), computes.shape[1]
+    z, u, t, g = np.repeat(x[None], n, 0), np.repeat(x[None], n, 0), np.repeat(x[None], K, 0), np.zeros((n, len(x)))
+    for at, taken in zip(paths.T, computes, strict=False):
+        for i in np.flatnonzero(taken):
+            before, old, z[i] = z[i].copy(), g[i].copy(), (1 - rho) * z[i] + rho * u[i]
+            g[i] = grad(int(i), z[i])
+            u[i] = u[i] - lr * (g[i] - old) + (1 + K / n) * (z[i] - before)
+        for k, i in enumerate(at):
+            u[i], t[k] = (1 - c) * u[i] + c * t[k], (1 - c) * t[k] + c * u[i]
+    return z

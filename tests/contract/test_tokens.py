@@ -12,9 +12,10 @@ from torch import Tensor
 
 from decentral.algorithms import TOKEN_METHODS
 from decentral.algorithms.token import Token
+from decentral.algorithms.token_exchange import ExchangeState, TokenExchange
 from decentral.algorithms.token_round import TOKEN
 from decentral.algorithms.tokens import TokenMethod
-from decentral.errors import DecentralError, MissingEnvironmentError
+from decentral.errors import ConfigError, DecentralError, MissingEnvironmentError
 from decentral.peer import Effect, Gradient, Letter, Peer, Send
 from decentral.topology.chains import Chain
 from decentral.topology.topology import Topology
@@ -91,6 +92,7 @@ CASES: dict[str, dict[str, Case]] = {
         ),
     },
     "token-gossip": {},
+    "token-exchange": {},  # as token-gossip, it has no model that walks alone: tests of its own
 }
 ALL = [pytest.param(name, case, id=f"{name} {label}") for name, cases in CASES.items() for label, case in cases.items()]
 every_case = pytest.mark.parametrize(("name", "case"), ALL)
@@ -227,6 +229,44 @@ def test_gossip_through_tokens_follows_its_equations_and_keeps_the_sum() -> None
     np.testing.assert_allclose(whole, problem.starts().sum(0) + sum(begun), rtol=0, atol=1e-12)
 
 
+def test_token_exchange_follows_its_equations_and_each_node_computes_as_often_as_is_likely() -> None:
+    problem, rounds, K, rho, c = Quadratics.draw(8, noisy_rounds=40), 60, 3, 0.1, 0.3
+    algorithm = method("token-exchange", "ring-8", tokens=K, rho=rho, pull=c, exchange_share=0.4)
+    assert isinstance(algorithm, TokenExchange)
+    run = simulate(algorithm, graph("ring-8"), problem.answers(), start(problem), rounds)
+    peer = peers_of(graph("ring-8"))[0]
+    computes = np.array([[algorithm.computes(i, r, peer) for i in range(8)] for r in range(rounds)])
+    assert computes[0].tolist() == [1] * 8
+    assert computes[1:].mean() == pytest.approx(3 * 0.6 / (0.4 * 8), abs=0.07)
+    paths = walked(algorithm, rounds)
+    nodes = oracle.token_exchange(problem.starts()[0], paths, computes, gradients(problem), LR, rho, c)
+    np.testing.assert_allclose(run.final, nodes, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("settings", [{"tokens": 1}, {"tokens": 3, "gap": 3, "meeting": "average"}], ids=str)
+def test_token_exchange_keeps_its_invariant_and_is_exact_with_heterogeneous_data(settings: dict[str, Any]) -> None:
+    drawn, K = Quadratics.draw(8), settings["tokens"]
+    problem = Quadratics(drawn.A + np.eye(DIMENSION), drawn.b, drawn.noise)
+    lr = (1 + K / 8) / float(np.linalg.eigvalsh(problem.A).min())
+    algorithm = method("token-exchange", "ring-8", lr, visits=30, rho=1 / (2 + lr * problem.smoothness), **settings)
+    run = simulate(algorithm, graph("ring-8"), problem.answers(), start(problem), 60)
+    states = cast(list[ExchangeState], [*run.states.values()])
+    kept = sum(state.dual + lr * state.gradient - (1 + K / 8) * state.x for state in states)
+    kept = kept + sum(token.x for token in tokens_of(run))
+    np.testing.assert_allclose(kept.numpy(), 0, atol=1e-11)
+    np.testing.assert_allclose(run.final, np.repeat(problem.optimum[None], 8, 0), rtol=0, atol=1e-4)
+
+
+def test_exchanges_that_would_leave_out_nodes_are_refused() -> None:
+    """On a ring of 8 the walk is at an even node at every second visit: a gap of 2 never came to the others."""
+    with pytest.raises(ConfigError, match="gap is 2, and this walk on ring comes back to a node at even hops only"):
+        method("token-exchange", "ring-8", gap=2)
+    method("token-exchange", "ring-9", gap=2)
+    method("token-exchange", "social-32", gap=2)
+    with pytest.raises(ConfigError, match="gap is 3, and kernel non-backtracking"):
+        method("token-exchange", "ring-9", gap=3, kernel="non-backtracking")
+
+
 def seen(step: Step, node: int, hops: list[tuple[int, int]], visited: list[int]) -> Step:
     """The same step, with a note of the token's hops and of the gradients."""
 
@@ -297,6 +337,7 @@ def test_a_round_returns_the_loss_of_its_visits() -> None:
 
 EVERYONE = [("mcgd", {"tokens": 3, "visits": 2, "step_by": "adam"}), ("sa-srrw", {"visits": 3}), ("walkman", {})]
 EVERYONE += [("token-gossip", {"tokens": 2}), ("mcgd", {"tokens": 4, "meeting": "average"})]
+EVERYONE += [("sa-srrw", {"counts_at": "nodes", "visits": 2}), ("token-exchange", {"tokens": 3})]
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERYONE)
@@ -372,6 +413,7 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
     "many tokens on few nodes": ("mcgd", {"tokens": 9}),
     "meeting": ("mcgd", {"tokens": 3, "meeting": "average", "kernel": "simple"}),
     "gossip": ("token-gossip", {"tokens": 2}),
+    "exchange": ("token-exchange", {"tokens": 3}),
 }
 ROUNDS = 6
 
