@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import State
-from decentral.algorithms.token import Token
+from decentral.algorithms.token import Route, Token
 from decentral.peer import Letter, Payload, Peer
 from decentral.topology.hops import uniform
 from decentral.topology.walks import Surroundings, Walk, key
@@ -27,6 +27,7 @@ class TokenState(State):
     """A node's; `x` is the model that it has seen last."""
 
     held: dict[int, Token]  # by number, those that rest here
+    routes: list[Route] = field(default_factory=list, kw_only=True)  # of all tokens, where nodes work them out
 
 
 class Walking(Protocol):
@@ -39,6 +40,7 @@ class Walking(Protocol):
     @property
     def walk(self) -> Walk: ...
     def around(self, node: int) -> Surroundings: ...
+    def counts(self) -> Tensor | None: ...
     def kinds(self, x: Tensor) -> tuple[Payload, ...]: ...
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor: ...
     def count(self, counts: Tensor, visit: int, node: int) -> None: ...
@@ -91,25 +93,28 @@ class Round:
 
     async def host(self, token: Token) -> None:
         """Visit after visit, until the token goes on or its budget is used up."""
-        node = self.peer.node
         while token.visit < (self.peer.round + 1) * self.method.visits:
-            loss = await self.method.visit(self.state, token, self.peer)
-            token.loss += 0.0 if loss.is_meta else float(loss)
-            if token.counts is not None:
-                self.method.count(token.counts, token.visit, node)
-            token.visit += 1
-            to = await self.next_node(token)
-            token.came_from = node
-            if to != node:
+            to = await self.visit(token)
+            if to != self.peer.node:
                 await self.peer.send(to, token.payload(), self.kinds)
                 return
         await self.rest(token)
 
+    async def visit(self, token: Token) -> int:
+        """One visit here; returns where the token goes next."""
+        node = self.peer.node
+        loss = await self.method.visit(self.state, token, self.peer)
+        token.loss += 0.0 if loss.is_meta else float(loss)
+        if token.counts is not None:
+            self.method.count(token.counts, token.visit, node)
+        token.visit += 1
+        to = await self.next_node(token)
+        token.came_from = node
+        return to
+
     async def next_node(self, token: Token) -> int:
         """Where a token goes for its next visit."""
-        u = float(uniform(_key(self.peer.seed, token.number), token.visit))
-        counts = None if token.counts is None else token.counts.numpy()[self.around.whose]
-        return self.around.next_node(u, counts, token.came_from)
+        return onward(self.around, token, self.peer.seed)
 
     async def rest(self, token: Token) -> None:
         """Keep a token until the next round, and tell so."""
@@ -126,6 +131,13 @@ class Round:
         self.losses[number] = float(loss)
         for neighbor in self.around.neighbors.tolist():
             await self.peer.send(neighbor, notice, self.kinds)
+
+
+def onward(around: Surroundings, token: Token, seed: int) -> int:
+    """Where a token that has visited a node goes next, by the counts that it carries."""
+    u = float(uniform(_key(seed, token.number), token.visit))
+    counts = None if token.counts is None else token.counts.numpy()[around.whose]
+    return around.next_node(u, counts, token.came_from)
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,8 @@ How such a run stands on the waist, whose unit is a round of one step at each no
   `visits` is 1: then all that a round visits rests where it is visited before the round, in order of numbers.
 - Notices carry the loss of the token's visits, so every node returns the same, and a loss that is not finite ends the
   run at all nodes at once.
+- All this is for letters. With `route: seeded` every node works out the routes of all tokens, and a round needs no
+  notice: see `routed_round`.
 
 A token has a number, counts its visits, and carries the generation that it is of and a digest of what it carries.
 With more than one, they are independent, or those that rest at one node take their mean there (`meeting`).
@@ -33,6 +35,7 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
+from decentral.algorithms.routed_round import RoutedRound
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
 from decentral.peer import Payload, Peer
@@ -54,6 +57,7 @@ class TokenMethod(Algorithm):
         tokens: how many walk.
         visits: of each token, in a round.
         meeting: what tokens do that rest at one node.
+        route: how a node knows that a token comes: it gets a letter, or it works all routes out.
         chain: the walk on the run's graph, which `on` adds.
     """
 
@@ -69,6 +73,7 @@ class TokenMethod(Algorithm):
     tokens: int = 1
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
+    route: Literal["letters", "seeded"] = "letters"
     chain: Chain | None = None
 
     @property
@@ -100,14 +105,18 @@ class TokenMethod(Algorithm):
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""
         starting = (k for k in range(self.tokens) if first_node(peer.seed, k, peer.nodes) == peer.node)
-        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts()) for k in starting}
+        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), self.carried_counts()) for k in starting}
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
         return [x.clone(), *(torch.zeros_like(x) for _ in range(self.vectors - 1))]
 
+    def carried_counts(self) -> Tensor | None:
+        """What a token carries of its visits at its start; nothing where all nodes count for themselves."""
+        return None if self.route == "seeded" else self.counts()
+
     def counts(self) -> Tensor | None:
-        """What a token carries of its visits at its start."""
+        """A token's visits at its start, `(n,)`; None where the walk has no use for them."""
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
 
@@ -119,13 +128,14 @@ class TokenMethod(Algorithm):
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await Round(self, state, peer).run()
+        performed = RoutedRound if self.route == "seeded" else Round
+        loss = await performed(self, state, peer).run()
         self.look(state)
         return loss
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
-        counts = self.counts()
+        counts = self.carried_counts()
         carried = [x] * self.vectors + ([] if counts is None else [counts])
         return letters(carried)
 

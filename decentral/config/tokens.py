@@ -29,6 +29,9 @@ class TokenSection(Section):
     transport.timeout_s without a message, and keeps a gradient of memory for each of its visits until its end."""
     meeting: Literal["independent", "average"] = "independent"
     """What tokens do that rest at one node between two rounds: nothing, or take their mean."""
+    route: Literal["letters", "seeded"] = "letters"
+    """How a node knows that a token comes. letters: it waits for one from any neighbor. seeded: every node works out
+    the whole route of every token from the seed, so that nothing but tokens is sent, over any link, NCCL's too."""
 
 
 class RandomWalkSGD(TokenSection):

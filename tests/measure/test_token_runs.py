@@ -61,7 +61,11 @@ def test_several_tokens_are_averaged_for_evaluation(tmp_path: Path) -> None:
     torch.testing.assert_close(mean, torch.full((d,), sum(starts) / 3))
 
 
-@pytest.mark.parametrize("algorithm", [{"name": "mcgd", "visits": 10}, {"name": "sa-srrw"}, {"name": "token-gossip"}])
+FORETOLD: list[dict[str, Any]] = [{"name": "mcgd", "visits": 10}, {"name": "sa-srrw"}, {"name": "token-gossip"}]
+FORETOLD += [{"name": "sa-srrw", "visits": 4, "tokens": 2, "route": "seeded"}]
+
+
+@pytest.mark.parametrize("algorithm", FORETOLD)
 def test_bytes_are_known_before_the_run(algorithm: dict[str, Any], tmp_path: Path) -> None:
     ready, _ = prepared(tmp_path, DIGITS, WALK, {"algorithm": algorithm})
     _, seen = ran(ready)
