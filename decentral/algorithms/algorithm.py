@@ -66,6 +66,10 @@ class Algorithm(ABC):
         """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
         return None
 
+    def steps_per_round(self, nodes: int) -> int:
+        """How many steps all nodes take in a round, together."""
+        return nodes
+
     def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
         """What evaluations record of how it went, the same at all nodes; empty for most methods."""
         return {}

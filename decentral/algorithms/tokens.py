@@ -120,6 +120,9 @@ class TokenMethod(Algorithm):
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
 
+    def steps_per_round(self, nodes: int) -> int:
+        return self.tokens * self.visits if self.model_walks else nodes
+
     def share(self, state: TokenState, peer: Peer) -> Tensor | None:
         total = torch.zeros_like(state.x)
         for token in state.held.values():
