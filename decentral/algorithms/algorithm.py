@@ -72,6 +72,10 @@ class Algorithm(ABC):
         """
         return None
 
+    def steps_per_round(self, nodes: int) -> int:
+        """How many steps all nodes take in a round, together."""
+        return nodes
+
     def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
         """What evaluations record of how it went, the same at all nodes; empty for most methods."""
         return {}

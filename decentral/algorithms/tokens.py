@@ -19,6 +19,8 @@ How such a run stands on the waist, whose unit is a round of one step at each no
   `visits` is 1: then all that a round visits rests where it is visited before the round, in order of numbers.
 - Notices carry the loss of the token's visits, so every node returns the same, and a loss that is not finite ends the
   run at all nodes at once.
+- All this is for letters. With `route: seeded` every node works out the routes of all tokens, and a round needs no
+  notice: see `routed_round`.
 
 A token has a number, counts its visits, and carries the generation that it is of and a digest of what it carries.
 With more than one, they are independent, or those that rest at one node take their mean there (`meeting`).
@@ -37,6 +39,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.counting_round import QUESTIONS, CountingRound
 from decentral.algorithms.custody import Custody, Kept
 from decentral.algorithms.custody_round import CustodyRound, custody_letters
+from decentral.algorithms.routed_round import RoutedRound
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
 from decentral.errors import ConfigError
@@ -61,6 +64,7 @@ class TokenMethod(Algorithm):
         meeting: what tokens do that rest at one node.
         counts_at: who keeps the counts of a walk that remembers its visits: each token all of them, or each node its
             own (see `counting_round`).
+        route: how a node knows that a token comes: it gets a letter, or it works all routes out.
         chain: the walk on the run's graph, which `on` adds.
         survive: whether the tokens outlive their holders; `custody_round` says how.
     """
@@ -79,6 +83,7 @@ class TokenMethod(Algorithm):
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
     counts_at: Literal["token", "nodes"] = "token"
+    route: Literal["letters", "seeded"] = "letters"
     chain: Chain | None = None
     survive: bool = False
 
@@ -97,12 +102,14 @@ class TokenMethod(Algorithm):
         """How a node performs its part of a round."""
         if self.survive:
             return CustodyRound
+        if self.route == "seeded":
+            return RoutedRound
         return CountingRound if self.counts_at == "nodes" else Round
 
     @property
     def carries_counts(self) -> bool:
         """Whether each token carries the visits of all nodes."""
-        return self.walk.remembers and self.counts_at == "token"
+        return self.walk.remembers and self.counts_at == "token" and self.route == "letters"
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "a walk")
@@ -115,12 +122,22 @@ class TokenMethod(Algorithm):
         )
 
     def on(self, graph: Topology) -> Self:
+        self._refuse_what_excludes_each_other()
+        return replace(self, chain=chain(graph.graph, self.walk, self.target))
+
+    def _refuse_what_excludes_each_other(self) -> None:
         if self.counts_at == "nodes" and not self.walk.remembers:
             raise ConfigError(
                 f"kernel {self.kernel} counts no visits, found counts_at: nodes; leave it out, or use kernel srrw or "
                 "hdt"
             )
-        return replace(self, chain=chain(graph.graph, self.walk, self.target))
+        asked = {
+            "transport.survive": self.survive,
+            "route: seeded": self.route == "seeded",
+            "counts_at: nodes": self.counts_at == "nodes",
+        }
+        if len(found := [words for words, is_asked in asked.items() if is_asked]) > 1:
+            raise ConfigError(f"found {' with '.join(found)}; a run has one of these at most: leave the others out")
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
         held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
@@ -164,6 +181,9 @@ class TokenMethod(Algorithm):
         if counts is None:
             return 0.0
         return log(counts[node]) if self.log_tallies else float(counts[node])
+
+    def steps_per_round(self, nodes: int) -> int:
+        return self.tokens * self.visits if self.model_walks else nodes
 
     def share(self, state: TokenState, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
         total = torch.zeros_like(state.x)

@@ -156,6 +156,16 @@ class Tuned(Document):
     """Set aside from the training samples; the test set was not looked at."""
 
 
+class Repelled(Document):
+    """How a walk is repelled by where it has been, and how its steps decay: what theory asks of SA-SRRW."""
+
+    alpha: float
+    gamma_decay: float
+    """a: visit t counts for (t + 2)^-a of all."""
+    decay: float
+    """b: visit t steps with the learning rate times (t + 2)^-b."""
+
+
 class MethodResult(Document):
     """One method over all seeds; plain fields are medians over `per_seed`."""
 
@@ -168,6 +178,10 @@ class MethodResult(Document):
     """gamma, given or found; null where the method has none."""
     tuning: Tuning | None = None
     """Null where the learning rate is the file's."""
+    steps_per_round: int | None = None
+    """Of all nodes together: one each, or the visits where the model walks; null in older documents, and for DDP."""
+    repelled: Repelled | None = None
+    """Of sa-srrw; null for other methods."""
     final_accuracy: float | None
     worst_node_accuracy: float | None
     final_test_loss: float | None

@@ -289,7 +289,8 @@ def written(
 
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
-        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label))
+        steps = None if one.algorithm is None else one.algorithm.steps_per_round(one.nodes)
+        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), steps)
 
     graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}

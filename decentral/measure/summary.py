@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import median
 
-from decentral.config import Hierarchical
-from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread, Tuning
+from decentral.config import SASRRW, Algorithm, Hierarchical
+from decentral.measure.comparison import Evaluation, MethodResult, Repelled, SeedResult, Spread, Tuning
 from decentral.methods import ResolvedMethod, schedule_words
 
 MEASURES = (
@@ -76,6 +76,7 @@ def method_result(
     runs: Sequence[SeedResult],
     consensus_step: float | None = None,
     tuning: Tuning | None = None,
+    steps_per_round: int | None = None,
 ) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
@@ -86,10 +87,19 @@ def method_result(
         baseline=method.baseline,
         consensus_step=consensus_step,
         tuning=tuning,
+        steps_per_round=steps_per_round,
+        repelled=_repelled(method.algorithm),
         spread=spread,
         per_seed=list(runs),
         **{name: spread[name].median for name in MEASURES},
     )
+
+
+def _repelled(section: Algorithm) -> Repelled | None:
+    """Of SA-SRRW as theory has it: the kernel srrw, and all nodes alike."""
+    if not isinstance(section, SASRRW) or section.kernel != "srrw" or section.target == "degree":
+        return None
+    return Repelled(alpha=section.alpha, gamma_decay=section.gamma_decay, decay=section.decay)
 
 
 def topology_key(method: ResolvedMethod) -> str:

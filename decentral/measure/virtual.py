@@ -52,6 +52,6 @@ def simulator(gradients: Sequence[GradientAt], algorithm: Algorithm, clock: conf
     if clock is None:
         return LockstepDriver(gradients)
     time = virtual_time(clock, len(gradients))
-    if isinstance(algorithm, TokenMethod):
+    if isinstance(algorithm, TokenMethod) and algorithm.route == "letters":
         return LettersInTime(gradients, time)
     return ExchangesInTime(LockstepDriver(gradients), time)

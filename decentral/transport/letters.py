@@ -228,7 +228,7 @@ class Letters:
             if not line.link.letters:
                 raise MissingEnvironmentError(
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, which carries no letters of a "
-                    "token method; use transport: gloo"
+                    "token method; use transport: gloo, or a method that needs none: route: seeded in `algorithm:`"
                 )
         self._signatures = [signature(kind) for kind in kinds]
         size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)

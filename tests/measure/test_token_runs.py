@@ -64,6 +64,7 @@ def test_several_tokens_are_averaged_for_evaluation(tmp_path: Path) -> None:
 
 FORETOLD: list[dict[str, Any]] = [{"name": "mcgd", "visits": 10}, {"name": "sa-srrw"}, {"name": "token-gossip"}]
 FORETOLD += [{"name": "sa-srrw", "counts_at": "nodes"}, {"name": "token-exchange"}]
+FORETOLD += [{"name": "sa-srrw", "visits": 4, "tokens": 2, "route": "seeded"}]
 
 
 @pytest.mark.parametrize("algorithm", FORETOLD)
