@@ -135,7 +135,7 @@ class LockstepDriver(Simulator):
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
         letters, asked = self._letters, waiting
-        busy = (node for node in sorted(asked) if not (isinstance(asked[node], Receive) and letters.is_empty(node)))
+        busy = (node for node in sorted(asked) if not (_waits(asked[node]) and letters.is_empty(node)))
         answers = {node: self._answer(node, asked[node]) for node in busy}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
         return answered | self._all_reduced(waiting) | self._gathered(waiting)
@@ -157,7 +157,7 @@ class LockstepDriver(Simulator):
             case Send():
                 self._send(node, asked)
                 return None
-            case Receive():
+            case Receive(wait=True):
                 return self._letters.take(node, asked) or _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
@@ -287,3 +287,7 @@ class LockstepDriver(Simulator):
         self._answered.clear()
         self._given.clear()
         self._letters.clear()
+
+
+def _waits(asked: Effect[Any]) -> bool:
+    return isinstance(asked, Receive) and asked.wait
