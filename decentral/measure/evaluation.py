@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Control, Evaluation
+from decentral.measure.comparison import Control, Evaluation, FreeRun
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
+from decentral.training.free_running import FreeSteps
 from decentral.training.objective import Objective
 from decentral.training.task import Task
 from decentral.transport.driver import Driver
@@ -74,12 +75,14 @@ class Evaluator:
         losses: Mapping[int, Tensor],
         shares: Mapping[int, tuple[Tensor, float]] | None = None,
         notes: Mapping[str, float] | None = None,
+        free: FreeSteps | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
         Args:
             shares: what each hosted node adds to the averaged model, and its weight; its own model unless given.
             notes: of consensus control.
+            free: how far all nodes of a free run have come.
         """
         average = self._averaged(models, shares)
         began = perf_counter()
@@ -96,8 +99,9 @@ class Evaluator:
             if self._records(models):
                 whole = whole or self._whole(average)
                 noted = {"control": control(notes)} if notes else {}
+                went = {"free_run": FreeRun(steps=free.steps, staleness=free.staleness)} if free else {}
                 row = self._evaluation(round, average, whole, nodes, living)
-                self._observe(row.model_copy(update=further | noted))
+                self._observe(row.model_copy(update=further | noted | went))
             self._driver.gather({node: [0.0] for node in models}, patience_s)
 
     def _averaged(self, models: Mapping[int, Tensor], shares: Mapping[int, tuple[Tensor, float]] | None) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from decentral.errors import DecentralError
 from decentral.peer import (
     GONE,
     AllReduce,
@@ -54,7 +55,7 @@ from decentral.transport.mail import Mail, changed
 _NOT_YET = object()
 
 
-class DeadlockError(RuntimeError):
+class DeadlockError(DecentralError):
     """No node can go on; the text names who waits for whom."""
 
 
@@ -160,7 +161,7 @@ class LockstepDriver(Simulator):
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
         letters, asked = self._letters, waiting
-        busy = (node for node in sorted(asked) if not (isinstance(asked[node], Receive) and letters.is_empty(node)))
+        busy = (node for node in sorted(asked) if not (_waits(asked[node]) and letters.is_empty(node)))
         answers = {node: self._answer(node, asked[node]) for node in busy}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
         return answered | self._all_reduced(waiting) | self._gathered(waiting)
@@ -182,7 +183,7 @@ class LockstepDriver(Simulator):
             case Send():
                 self._send(node, asked)
                 return None
-            case Receive():
+            case Receive(wait=True):
                 return self._letters.take(node, asked) or _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
@@ -314,3 +315,7 @@ class LockstepDriver(Simulator):
         self._answered.clear()
         self._given.clear()
         self._letters.clear()
+
+
+def _waits(asked: Effect[Any]) -> bool:
+    return isinstance(asked, Receive) and asked.wait

@@ -128,7 +128,7 @@ class RankDriver(Driver):
             case Send():
                 self._letters.send(asked)
                 return None
-            case Receive():
+            case Receive(wait=True):
                 return self._letters.receive(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
