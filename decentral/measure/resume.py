@@ -68,10 +68,10 @@ def checked(origin: Origin, experiment: Experiment, ready: Prepared, nodes: Iter
 def keeping(
     run: Path, experiment: Experiment, ready: Prepared, clock: Clock, command: str, origin: Origin | None = None
 ) -> Keeping | None:
-    """How a run is checkpointed in its folder, and where it goes on; None for DDP, which is not, nor is what survives deaths.
+    """How a run is checkpointed in its folder, and where it goes on; None for DDP and what survives deaths.
 
     Raises:
-        ConfigError: one of these is to be checkpointed or resumed.
+        ConfigError: one of these, which write no checkpoints, is to be checkpointed or resumed.
     """
     if clock == "wall" and experiment.transport.survive:
         if origin is not None:
