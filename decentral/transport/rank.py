@@ -228,6 +228,8 @@ class RankDriver(Driver):
     def close(self) -> None:
         self._letters.close(in_peace=not self._failed)
         self._exchanges.close()
+        if not self._failed:
+            self._everyone.leave()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
 

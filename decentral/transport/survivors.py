@@ -225,10 +225,12 @@ class SurvivingEveryone(Everyone):
         except RuntimeError as error:
             raise LostStoreError(told(error)) from error
 
-    def close(self) -> None:
-        """Give the connections back; rank 0, in whose process the store may be, does so once nobody needs it."""
-        self._group = None
+    def leave(self) -> None:
+        """Rank 0, in whose process the store may be, waits until nobody needs it."""
         with suppress(RuntimeError, BrokenLinkError):
             self._store.set(f"left/{self._rank}", "1")
             if self._rank == 0 and not self._failed():
                 self._who_said("left", self.members, LEAVING_S)
+
+    def close(self) -> None:
+        self._group = None

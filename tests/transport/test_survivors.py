@@ -87,6 +87,7 @@ def test_without_a_death_it_is_one_group_of_all() -> None:
         x = torch.full((2,), float(number))
         everyone.broadcast(x, PATIENCE_S)
         found = rows.tolist(), x.tolist(), total(everyone, 2.0**number)
+        everyone.leave()
         everyone.close()
         return found
 
