@@ -89,6 +89,6 @@ def play_on(algorithm: TokenMethod, topology: Topology, rounds: int, deaths: Map
     if algorithm.survive:
         accounts = {node: account(state.held, state.custody) for node, state in living.items()}
         for node, state in living.items():
-            settle(state.held, state.custody, node, accounts)
+            settle(state.held, state.custody, accounts, peers[node])
     tokens = [token for state in living.values() for token in state.held.values()]
     return Left(living, sorted(tokens, key=lambda token: token.number), counted.visits, {}, losses)
