@@ -34,6 +34,9 @@ class Algorithm(ABC):
     uses_weights: ClassVar[bool] = True
     """Whether anything depends on the mixing weights, beside who talks to whom."""
 
+    survives: ClassVar[bool] = False
+    """Whether its nodes go on when one of them dies, as `transport.survive` has it."""
+
     local: Local
 
     @property
@@ -62,8 +65,11 @@ class Algorithm(ABC):
         """
         return self
 
-    def share(self, state: Any, peer: Peer) -> Tensor | None:  # noqa: ARG002
-        """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
+    def share(self, state: Any, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
+        """What a node adds to the averaged model `(d,)`, and its weight; None where that is the mean of all `state.x`.
+
+        The averaged model is the sum of what nodes add over the sum of their weights.
+        """
         return None
 
     def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002

@@ -62,6 +62,7 @@ class TokenMethod(Algorithm):
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
     owns_step: ClassVar[bool] = True
+    survives: ClassVar[bool] = True
     model_walks: ClassVar[bool] = True
     """Whether the trained model is the tokens', so that a node's is what it has seen last."""
 
@@ -134,11 +135,11 @@ class TokenMethod(Algorithm):
         assert self.chain is not None, "a token method is made ready for a graph by `on`"
         return torch.from_numpy(self.chain.initial_counts()) if self.walk.remembers else None
 
-    def share(self, state: TokenState, peer: Peer) -> Tensor | None:
+    def share(self, state: TokenState, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
         total = torch.zeros_like(state.x)
         for token in state.held.values():
             total.add_(token.x)
-        return total.mul_(peer.nodes / self.tokens)
+        return total, float(len(state.held))
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)

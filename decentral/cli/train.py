@@ -48,7 +48,7 @@ def train(
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest
-    from decentral.measure.speedup import run_alone
+    from decentral.measure.speedup import run_alone, written_after
     from decentral.transport.launcher import launched
 
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
@@ -72,13 +72,15 @@ def train(
             with claimed(folder):
                 keep(steps, folder)
                 ranks.start(["train"], file, overrides, experiment, folder, json, more, hosts)
+                if experiment.transport.survive and not (folder / DOCUMENT).exists():
+                    written_after(folder, experiment, command, ready)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             origin = ranks.agreed_origin(world, origin)
             folder = resume or ranks.agreed_folder(world, out, experiment.name)
             mine = world.rank == 0 and not ranks.started_by_us()
             with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
-                run_alone(world, experiment, folder, command, shown, origin, traced, ranks.teller(world))
+                run_alone(world, experiment, folder, command, shown, origin, traced, ranks.teller(world), complain)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:

@@ -22,6 +22,11 @@ class Transport(Section):
     """How long the processes wait for each other at the start."""
     interface: str | None = None
     """Network interface for gloo to listen on, such as eth0; its own choice unless given."""
+    survive: bool = False
+    """Whether `train` goes on without a node whose process dies: token methods, over gloo and shared memory.
+
+    `train --nproc` then starts each process so that the death of one does not end the others.
+    """
 
 
 class LinkTime(Section):

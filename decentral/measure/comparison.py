@@ -50,15 +50,16 @@ class Evaluation(Document):
     """Of the averaged model; null where it is not finite."""
     accuracy: float | None
     """Of the averaged model on the test set; null where the task has no classes."""
-    node_accuracy: list[float] | None
-    """Of each node's own model, on test samples as it sees them where `shift.test` says so."""
+    node_accuracy: list[float | None] | None
+    """Of each node's own model, on test samples as it sees them where `shift.test` says so; null for the dead."""
     node_test_loss: list[float | None]
+    """null where it is not finite, and for the dead."""
     consensus_distance: float | None
     """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021: exact, on real processes too, which average for evaluations."""
     distance_to_optimum: float | None
     """||xbar - x*|| of the averaged model, where the task knows its optimum x*; else null."""
-    bytes_sent: list[int]
-    """By each node so far, headers included."""
+    bytes_sent: list[int | None]
+    """By each node so far, headers included; null for the dead, over whom no figure of this line goes."""
     accuracy_spread: NodeSpread | None = None
     """Over the nodes' own accuracies; null where the task has no classes."""
     heterogeneity: float | None = None
@@ -71,6 +72,22 @@ class Evaluation(Document):
     """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
     control: Control | None = None
     """Of consensus-control; null for other methods."""
+
+    @property
+    def living(self) -> list[int]:
+        """The nodes that had not died."""
+        return [node for node, sent in enumerate(self.bytes_sent) if sent is not None]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the living nodes' own models; empty where the task has no classes."""
+        return [accuracy for accuracy in self.node_accuracy or () if accuracy is not None]
+
+    @property
+    def bytes_per_node(self) -> float:
+        """Sent by the mean living node."""
+        sent = [count for count in self.bytes_sent if count is not None]
+        return sum(sent) / len(sent)
 
 
 class Spread(Document):

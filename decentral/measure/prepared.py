@@ -22,6 +22,7 @@ from decentral.training.algorithm import (
     between_nodes,
     on_graph,
     refuse_ignored,
+    refuse_mortal,
     refuse_unused_weights,
     vertices,
 )
@@ -117,6 +118,7 @@ def prepare(
     local = local_optimizer(method.optimizer, experiment.rounds)
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
+    refuse_mortal(algorithm, experiment, method.algorithm.name)
     groups, topology = _graphs(experiment, method, algorithm)
     algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every)

@@ -146,7 +146,7 @@ def _measured(evaluation: Evaluation) -> dict[str, float | None]:
     spread = evaluation.accuracy_spread
     return {
         "rounds": evaluation.round,
-        "bytes": float(np.mean(evaluation.bytes_sent)) if evaluation.bytes_sent else None,
+        "bytes": evaluation.bytes_per_node if evaluation.living else None,
         "seconds": evaluation.seconds,
         "accuracy": evaluation.accuracy,
         "test_loss": evaluation.test_loss,

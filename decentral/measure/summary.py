@@ -31,14 +31,14 @@ def seed_result(
         seed=seed,
         folder=folder,
         final_accuracy=last.accuracy if last else None,
-        worst_node_accuracy=min(last.node_accuracy) if last and last.node_accuracy else None,
+        worst_node_accuracy=min(last.accuracies) if last and last.accuracies else None,
         final_test_loss=last.test_loss if last else None,
         consensus_distance=last.consensus_distance if last else None,
         rounds_to_target=reached.round if reached else None,
         seconds_to_target=reached.seconds if reached else None,
-        bytes_to_target=_mean(reached.bytes_sent) if reached else None,
+        bytes_to_target=reached.bytes_per_node if reached else None,
         seconds=last.seconds if last else None,
-        bytes_per_node=_mean(last.bytes_sent) if last else None,
+        bytes_per_node=last.bytes_per_node if last else None,
         speedup_vs_allreduce=None,
         speedup_vs_ddp=None,
         failure=failure,
@@ -46,16 +46,13 @@ def seed_result(
 
 
 def _reaches(row: Evaluation, target: float | None) -> bool:
-    """Whether every node's own model meets the target: accuracy from below, test loss from above."""
+    """Whether every living node's own model meets the target: accuracy from below, test loss from above."""
     if target is None:
         return False
     if row.node_accuracy is not None:
-        return min(row.node_accuracy) >= target
-    return all(loss is not None and loss <= target for loss in row.node_test_loss)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+        return min(row.accuracies) >= target
+    losses = [row.node_test_loss[node] for node in row.living]
+    return all(loss is not None and loss <= target for loss in losses)
 
 
 def with_speedups(

@@ -95,6 +95,30 @@ def refuse_unused_weights(algorithm: Algorithm | None, section: config.Topology,
             raise ConfigError(f"found {value}; {name} uses no mixing weights: leave {key} out", (*section.path, key))
 
 
+def refuse_mortal(algorithm: Algorithm | None, experiment: config.Experiment, name: str) -> None:
+    """Raise ConfigError where a run cannot survive a death although `transport.survive` asks for it.
+
+    Args:
+        name: of the method, for the user.
+    """
+    asked = experiment.transport
+    if not asked.survive:
+        return
+    at = (*asked.path, "survive")
+    if algorithm is None or not algorithm.survives:
+        raise ConfigError(
+            f"survive, but nodes of {name} wait for every neighbor, a dead one too; use a token method, such as "
+            "mcgd, or leave survive out",
+            at,
+        )
+    if asked.name in ("mpi", "nccl"):
+        raise ConfigError(f"survive over {asked.name}, which ends with the first death; use gloo or shared-memory", at)
+    if (every := experiment.checkpoint.every) is not None:
+        raise ConfigError(
+            f"survive with checkpoint.every: {every}; a checkpoint needs every node: leave one of the two out", at
+        )
+
+
 def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:
     """How many vertices the algorithm's topology has: one for each node, or for each group of nodes.
 

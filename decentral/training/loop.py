@@ -16,8 +16,8 @@ from decentral.transport.driver import Driver
 
 Measure = Callable[..., None]
 """Called as measure(rounds completed, training seconds, models by node, losses by node), and where the averaged model
-is another than the mean of these, with what each node adds to it; with `notes` of methods that have some; not on the
-training clock."""
+is another than the mean of these, with what each node adds to it and its weight; with `notes` of methods that have
+some; not on the training clock."""
 
 Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
 """Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;

@@ -258,8 +258,12 @@ class ExchangesInTime(Driver):
         came_s = [self._arrivals.pop((sender, node, place)) for sender in messages.sources]
         self._time.now_s[node] = max([self._time.now_s[node], *came_s])
 
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return self._driver.mean(vectors)
+    @property
+    def living(self) -> tuple[int, ...]:
+        return self._driver.living
+
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
+        return self._driver.mean(vectors, weights)
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         return self._driver.gather(values, patience_s)

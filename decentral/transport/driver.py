@@ -75,13 +75,22 @@ class Driver(ABC):
         """Seconds, from whenever, of the clock that training is timed by."""
         return perf_counter()
 
+    @property
     @abstractmethod
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        """The mean over all nodes of one vector `(d,)` each, the hosted ones given."""
+    def living(self) -> tuple[int, ...]:
+        """The nodes, ascending, that `mean` or `gather` brought together last: all, unless the run survived a death."""
+
+    @abstractmethod
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
+        """The mean over all living nodes of one vector `(d,)` each, the hosted ones given.
+
+        Args:
+            weights: by hosted node; then it is the sum of the vectors over the sum of the weights.
+        """
 
     @abstractmethod
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
-        """All nodes' lists of numbers, by node, from the hosted ones; all lists have one length.
+        """All nodes' lists of numbers, by node, from the hosted ones; all lists have one length; NaN for the dead.
 
         Args:
             patience_s: how much longer than in a round the others may take, since they are evaluating.
@@ -95,19 +104,29 @@ class Driver(ABC):
 class Simulator(Driver):
     """Hosts all nodes, so that what measurement asks for is here."""
 
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return mean_of([vectors[node] for node in self.hosted])
+    @property
+    def living(self) -> tuple[int, ...]:
+        return self.hosted
+
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
+        total = total_of([vectors[node] for node in self.hosted])
+        return total.div_(len(vectors) if weights is None else sum(weights.values()))
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:  # noqa: ARG002
         return [values[node] for node in self.hosted]
 
 
-def mean_of(vectors: list[Tensor]) -> Tensor:
+def total_of(vectors: list[Tensor]) -> Tensor:
     """Summed in ascending order of nodes."""
     total = vectors[0].clone()
     for vector in vectors[1:]:
         total.add_(vector)
-    return total.div_(len(vectors))
+    return total
+
+
+def mean_of(vectors: list[Tensor]) -> Tensor:
+    """Summed in ascending order of nodes."""
+    return total_of(vectors).div_(len(vectors))
 
 
 def all_reduce_bytes(x: Tensor, nodes: int) -> int:
