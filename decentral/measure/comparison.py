@@ -37,6 +37,19 @@ class Control(Document):
     """Upper bound on the consensus distance after the last controlled round; null where it is not finite."""
 
 
+class RestingToken(Document):
+    """Where a token is at the end of a run."""
+
+    number: int
+    visit: int
+    """How many it has made."""
+    generation: int
+    """0, and one more for each time that it was made anew from a copy."""
+    holder: int
+    digest: str
+    """CRC-32 of what it carries, in hexadecimal digits."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -72,6 +85,8 @@ class Evaluation(Document):
     """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
     control: Control | None = None
     """Of consensus-control; null for other methods."""
+    tokens: list[RestingToken] | None = None
+    """Of a token method that is to survive deaths, on its last line; else null."""
 
     @property
     def living(self) -> list[int]:

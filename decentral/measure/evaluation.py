@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Control, Evaluation
+from decentral.measure.comparison import Control, Evaluation, RestingToken
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
@@ -74,12 +74,14 @@ class Evaluator:
         losses: Mapping[int, Tensor],
         shares: Mapping[int, tuple[Tensor, float]] | None = None,
         notes: Mapping[str, float] | None = None,
+        tokens: list[RestingToken] | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
         Args:
             shares: what each hosted node adds to the averaged model, and its weight; its own model unless given.
             notes: of consensus control.
+            tokens: of a run that ends here.
         """
         average = self._averaged(models, shares)
         began = perf_counter()
@@ -97,7 +99,7 @@ class Evaluator:
                 whole = whole or self._whole(average)
                 noted = {"control": control(notes)} if notes else {}
                 row = self._evaluation(round, average, whole, nodes, living)
-                self._observe(row.model_copy(update=further | noted))
+                self._observe(row.model_copy(update=further | noted | {"tokens": tokens}))
             self._driver.gather({node: [0.0] for node in models}, patience_s)
 
     def _averaged(self, models: Mapping[int, Tensor], shares: Mapping[int, tuple[Tensor, float]] | None) -> Tensor:
