@@ -1,7 +1,7 @@
 """A method made ready to run at one seed: whatever is wrong with the experiment has been told by then."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.local import LocalOptimizer
+from decentral.algorithms.tokens import TokenMethod
 from decentral.compression import Space
 from decentral.config import Clock, ConsensusControl, Experiment, OwnCode
 from decentral.errors import ConfigError
@@ -122,6 +123,8 @@ def prepare(
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     refuse_mortal(algorithm, experiment, method.algorithm.name)
+    if experiment.transport.survive and isinstance(algorithm, TokenMethod):
+        algorithm = replace(algorithm, survive=True)
     groups, topology = _graphs(experiment, method, algorithm)
     algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every, experiment.duration_s, experiment.evaluate_every_s)

@@ -19,6 +19,7 @@ from decentral.errors import (
     LostNeighborError,
     PreemptedError,
 )
+from decentral.measure.census import census_of
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.prepared import Prepared, is_own, refuse_free_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
@@ -184,7 +185,9 @@ def _trained(
         return {node: objectives[node].module_at(x) for node, x in models.items()}
     saved = keeping.saved if keeping else None
     with saving(keeping, driver.hosted, world, epoch) as boundary:
-        models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate, boundary, saved)
+        algorithm, pace = prepared.algorithm, prepared.pace
+        census = census_of(algorithm, driver, peers)
+        models = train(algorithm, driver, peers, objectives, start, pace, evaluate, boundary, saved, census)
     return {node: objectives[node].module_at(x) for node, x in models.items()}
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from time import monotonic
 
+import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
@@ -186,13 +187,21 @@ class Letters:
                 )
             if isinstance(came.frame, BrokenLinkError):
                 if self._survived(came.frame):
-                    return Letter(came.neighbor, GONE, ())
+                    self._keep_news(came.neighbor)
+                    continue
                 raise self._lost(came.neighbor, "Receive", str(came.frame), monotonic() - began)
             self._sort(came.neighbor, came.frame, asked.kinds)
+        if kept.kind == GONE:
+            return Letter(kept.neighbor, GONE, ())
         like = asked.kinds[kept.kind]
         self._looked_at = self._lines[kept.neighbor].link, kept.frame
         views = payload_views(kept.frame, like)
         return Letter(kept.neighbor, kept.kind, tuple(v.to(t.device) for v, t in zip(views, like, strict=True)))
+
+    def _keep_news(self, dead: int) -> None:
+        """A neighbor is dead: the node hears so after that one's last letter."""
+        last = max((kept.round for kept in self._kept if kept.neighbor == dead), default=self._round)
+        self._kept.append(_Kept(dead, torch.empty(0, dtype=torch.uint8), last, GONE))
 
     def _due(self) -> _Kept | None:
         for kept in self._kept:
