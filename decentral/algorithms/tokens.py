@@ -20,6 +20,8 @@ How such a run stands on the waist, whose unit is a round of one step at each no
 - Notices carry the loss of the token's visits, so every node returns the same, and a loss that is not finite ends the
   run at all nodes at once.
 
+Nodes may keep the counts (`counting_round`), and tokens may fork and drop (`regulated_round`).
+
 A token has a number, counts its visits, and carries the generation that it is of and a digest of what it carries.
 With more than one, they are independent, or those that rest at one node take their mean there (`meeting`).
 """
@@ -140,13 +142,17 @@ class TokenMethod(Algorithm):
         total = torch.zeros_like(state.x)
         for token in state.held.values():
             total.add_(token.x)
-        return total.mul_(peer.nodes / self.tokens)
+        return total.mul_(peer.nodes / (len(state.crowd.alive) if state.crowd else self.tokens))
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await (CountingRound if self.counts_at == "nodes" else Round)(self, state, peer).run()
+        loss = await self.performed()(self, state, peer).run()
         self.look(state)
         return loss
+
+    def performed(self) -> type[Round]:
+        """How a round goes at a node."""
+        return CountingRound if self.counts_at == "nodes" else Round
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""

@@ -62,7 +62,7 @@ def population(
     kills = _kills(kill or (), steps)
     if drop_above is not None and fork_below is None:
         raise ConfigError(f"found --drop-above {drop_above:g} alone; give --fork-below too, or all tokens drop in time")
-    regulation = None if fork_below is None else Regulation(fork_below, drop_above, 1 / tokens)
+    regulation = None if fork_below is None else Regulation(fork_below, drop_above, tokens)
     _, topology = loaded(name, nodes, options or ())
     walked = chain(topology.graph, Walk(kernel, alpha))
     found = [Population(walked, seed + run, tokens, regulation, loss).run(steps, kills) for run in range(runs)]

@@ -53,7 +53,8 @@ class Regulation:
     Args:
         fork_below: epsilon; about half of the fewest tokens that are to live.
         drop_above: epsilon_2, more than that; None: none drops.
-        chance: of doing so at one visit, 1 / Z.
+        tokens: Z, how many there are at the start.
+        visits: of each token, at one of which it may; 1 where it is asked for each.
 
     Raises:
         ConfigError: a number out of bounds.
@@ -61,16 +62,27 @@ class Regulation:
 
     fork_below: float
     drop_above: float | None
-    chance: float
+    tokens: int
+    visits: int = 1
 
     def __post_init__(self) -> None:
         if not (isfinite(self.fork_below) and self.fork_below > 0):
             raise ConfigError(f"tokens fork below {self.fork_below:g}; required: a finite number above 0")
+        if self.fork_below >= self.tokens / 2:
+            raise ConfigError(
+                f"tokens fork below {self.fork_below:g}, and half of the {self.tokens} at the start are not more, so "
+                f"they would fork from the start on; required: less than {self.tokens / 2:g}, or more tokens"
+            )
         if self.drop_above is not None and not (isfinite(self.drop_above) and self.drop_above > self.fork_below):
             raise ConfigError(
                 f"tokens fork below {self.fork_below:g} and drop above {self.drop_above:g}; required: a finite number "
                 "above the first one"
             )
+
+    @property
+    def chance(self) -> float:
+        """That a token forks or drops, where it seems right."""
+        return 1 - (1 - 1 / self.tokens) ** self.visits
 
     def fate(self, sightings: "Sightings", token: int, time: int, share: float, u: float) -> Fate:
         """What becomes of a token that a node has just noted.
@@ -102,7 +114,9 @@ class Sightings:
     returns: list[int] = field(default_factory=list)
 
     def note(self, token: int, time: int) -> None:
-        """A token is here."""
+        """A token is here; once at a time."""
+        if time == self.last.get(token):
+            return
         if token in self.last and len(self.returns) < MOST_RETURNS:
             insort(self.returns, time - self.last[token])
         self.last[token] = time

@@ -32,7 +32,7 @@ BAD = {
     "a step that there is not": (("--kill", "500:1"), "--kill 500:1: required: STEP:COUNT, a step below 500"),
     "no count": (("--kill", "3"), "--kill 3: required: STEP:COUNT"),
     "nothing to make up for drops": (("--drop-above", "3"), "found --drop-above 3 alone; give --fork-below too"),
-    "bounds that cross": (("--drop-above", "3", "--fork-below", "4"), "fork below 4 and drop above 3"),
+    "bounds that cross": (("--drop-above", "1", "--fork-below", "2"), "fork below 2 and drop above 1"),
 }
 
 
