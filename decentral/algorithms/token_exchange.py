@@ -79,11 +79,8 @@ class TokenExchange(TokenMethod):
         return None
 
     def init(self, x: Tensor, peer: Peer) -> ExchangeState:
-        held, tally, local = self.begun(x, peer), self.tally(peer.node), self.local.bind(x, peer.layout)
-        zero = torch.zeros_like(x)
-        return ExchangeState(
-            x=x, local=local, held=held, tally=tally, dual=x.clone(), gradient=zero, loss=torch.zeros(())
-        )
+        dual, gradient, loss = x.clone(), torch.zeros_like(x), torch.zeros(())
+        return ExchangeState(**self.opened(x, peer), dual=dual, gradient=gradient, loss=loss)
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         for _ in range(self.computes(peer.node, peer.round, peer)):
