@@ -42,6 +42,10 @@ class LostNeighborError(DecentralError):
     exit_code = 4
 
 
+class LostMeetingError(LostNeighborError):
+    """The store in which the ranks of a run that survives deaths agree is gone, with the process that kept it."""
+
+
 class DivergedError(DecentralError):
     """A loss became infinite or NaN."""
 

@@ -1,172 +1,76 @@
 """The waist: an algorithm asks by awaiting effects, a driver answers them.
 
 An algorithm is a frozen config with `init(x, peer) -> State` and `async def step(state, peer) -> loss`. Its only way
-to the world outside its node is to `await` one of the effects below, most readably through the methods of `Peer`. The
-vocabulary is closed: a driver answers from this list and refuses by name what it cannot answer, so one algorithm text
-runs on all that can.
+to the world outside its node is to `await` one of the effects (`decentral.effects`), most readably through the methods
+of `Peer`.
 
-Answers (gradients, received payloads) live until the step ends, those of a letter until the next one: clone what State
-keeps. What was received must not be written to: on one host it is the neighbor's own memory. What is posted must not
-change before it is collected.
+Answers (gradients, received payloads) live until the step ends, those of a letter until the next one, those of a push
+until another of the same neighbor is polled: clone what State keeps longer. What was received must not be written to:
+on one host it is the neighbor's own memory. What is posted must not change before it is collected.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from decentral.effects import (
+    GONE,
+    LAST,
+    AllReduce,
+    Arrival,
+    Collect,
+    Effect,
+    Exchange,
+    Gather,
+    Gradient,
+    Letter,
+    LossAndGradient,
+    Messages,
+    Mix,
+    Now,
+    Payload,
+    Poll,
+    Post,
+    Push,
+    Receive,
+    Send,
+    Ticket,
+)
 from decentral.fused import is_fusible, sum_into
 from decentral.seeding import integer_seed
 from decentral.topology.mixing import Row
 
-T = TypeVar("T")
-
-Payload = tuple[Tensor, ...]
-"""What one message carries: tensors whose shapes and dtypes are known before the run, as a rule the same in all."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Effect(Generic[T]):
-    """A request to the driver. Awaiting it returns the driver's answer, of type T."""
-
-    def __await__(self) -> "Generator[Effect[Any], T, T]":
-        return (yield self)
-
-
-class LossAndGradient(NamedTuple):
-    loss: Tensor  # () mean loss of the minibatch
-    gradient: Tensor  # (d,) flat gradient
-
-
-class Ticket(NamedTuple):
-    """What `Post` answers: the exchange that is under way, to be named by one `Collect`."""
-
-    number: int
-
-
-class Letter(NamedTuple):
-    sender: int
-    kind: int  # which of the kinds that the receiver named
-    payload: Payload  # lives until the node's next Receive
-
-
-class Arrival(NamedTuple):
-    payload: Payload
-    age: int  # steps of the sender since it was sent
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gradient(Effect[LossAndGradient]):
-    """The loss and flat gradient of my next minibatch at the point `at`."""
-
-    at: Tensor  # (d,)
-
-
-class Messages(NamedTuple):
-    """What a node sends in one exchange, and from whom it receives.
-
-    One payload for several nodes, the same object, is encoded once. All payloads of an exchange have the same shapes
-    and dtypes, whoever sends them.
-    """
-
-    to: Mapping[int, Payload]
-    sources: tuple[int, ...]
-    like: Payload  # what is received has its shapes and dtypes
-
-    @classmethod
-    def alike(cls, payload: Payload, to: tuple[int, ...], sources: tuple[int, ...]) -> "Messages":
-        """The same payload to each of `to`."""
-        return cls(dict.fromkeys(to, payload), sources, payload)
-
-    @property
-    def sent(self) -> list[Payload]:
-        """The payloads that are sent to somebody, each once."""
-        return [*{id(payload): payload for payload in self.to.values()}.values()]
-
-    @property
-    def offered(self) -> list[Payload]:
-        """What must not change before it is collected: also what would have been sent if there were anybody."""
-        return self.sent or [self.like]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Exchange(Effect[Mapping[int, Payload]]):
-    """Send and receive: synchronous gossip. Answered by what came, by its sender."""
-
-    messages: Messages
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Post(Effect[Ticket]):
-    """Begin an exchange and go on at once: communication behind computation."""
-
-    messages: Messages
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Collect(Effect[Mapping[int, Payload]]):
-    """Finish the exchange that `Post` began."""
-
-    ticket: Ticket
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mix(Effect[None]):
-    """One gossip step, `x <- sum_j w_ij x_j`, in place: x stays the same tensor, but its memory may move.
-
-    A driver whose neighbors read x where it lies need not copy it: the sum goes to other memory, which x then has.
-    """
-
-    x: Tensor  # (d,)
-    row: Row
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Send(Effect[None]):
-    """Send one letter to one neighbor and go on: tokens. The payload may change as soon as this is answered."""
-
-    to: int
-    payload: Payload
-    kinds: tuple[Payload, ...]  # the shapes and dtypes of all letters of the run, the payload's among them
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Receive(Effect[Letter]):
-    """Wait for one letter from any neighbor, sent in this round or an earlier one.
-
-    Of one neighbor they come in the order in which it sent them; of several, in any. A method whose nodes send letters
-    does not exchange.
-    """
-
-    kinds: tuple[Payload, ...]  # as of Send
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Poll(Effect[Mapping[int, Arrival]]):
-    """What has arrived since I last looked, each with its age: asynchronous methods."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AllReduce(Effect[Tensor]):
-    """The mean of `x` over all nodes: the centralized baselines, never the decentralized methods.
-
-    Over some nodes, `among`, it is the inside of a group: each of them asks for it, and names the same.
-    """
-
-    x: Tensor  # (d,)
-    among: tuple[int, ...] | None = None  # ascending; None for all
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gather(Effect[Mapping[int, Payload]]):
-    """All nodes' payloads, by node in ascending order, my own among them: centralized methods that compress.
-
-    All nodes ask for it, with payloads of the same shapes and dtypes.
-    """
-
-    payload: Payload
+__all__ = [
+    "GONE",
+    "LAST",
+    "AllReduce",
+    "Arrival",
+    "Block",
+    "Collect",
+    "Effect",
+    "Exchange",
+    "Gather",
+    "Gradient",
+    "Layout",
+    "Letter",
+    "LossAndGradient",
+    "Messages",
+    "Mix",
+    "Now",
+    "Payload",
+    "Peer",
+    "Poll",
+    "Post",
+    "Push",
+    "Receive",
+    "Send",
+    "Ticket",
+    "first_tensors",
+    "weighted_sum",
+]
 
 
 class Block(NamedTuple):
@@ -195,6 +99,7 @@ class Peer:
         rows: this node's row of the mixing matrix, for each turn of the topology's schedule.
         layout: where each parameter tensor lies in the flat vector.
         seed: the run's seed; `generator` derives this node's streams from it.
+        round: the one under way; in a free run, where nodes have none in common, the node's own step.
         static: whether the row is the same in every turn; where that is not known, it may change.
     """
 
@@ -283,7 +188,35 @@ class Peer:
 
     async def receive(self, kinds: tuple[Payload, ...]) -> Letter:
         """The next letter that a neighbor sends to this node."""
-        return await Receive(kinds)
+        letter = await Receive(kinds)
+        assert letter is not None
+        return letter
+
+    async def receive_if_any(self, kinds: tuple[Payload, ...]) -> Letter | None:
+        """The next letter, None where none has come: for methods that do not wait."""
+        return await Receive(kinds, wait=False)
+
+    async def push(self, payload: Payload, *, adds: bool = False, last: bool = False) -> None:
+        """Hand `payload` to all that I send to, without waiting.
+
+        Args:
+            adds: each is added to those that the neighbor has not looked at, where else it takes their place.
+            last: whether I shall push no more.
+        """
+        await Push(dict.fromkeys(self.row().to, payload), payload, LAST if last else self.round, adds)
+
+    async def poll(self, like: Payload, *, wait: bool = False) -> Mapping[int, Arrival]:
+        """What neighbors have pushed since I last looked, by neighbor.
+
+        Args:
+            like: a payload of the shapes and dtypes of what comes.
+            wait: until there is something.
+        """
+        return await Poll(like, wait)
+
+    async def now(self) -> float:
+        """Seconds since the run began, virtual or real; asynchronous methods alone may ask."""
+        return await Now()
 
     async def mix(self, x: Tensor, turn: int | None = None) -> Tensor:
         """One gossip step: `sum_j w_ij x_j`, as a new tensor `(d,)`."""

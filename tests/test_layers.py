@@ -30,7 +30,7 @@ LAYERS = {
         "decentral.user_code",
     ),
     "topology": ("decentral.topology",),
-    "waist": ("decentral.peer", "decentral.fused", "decentral.compression"),
+    "waist": ("decentral.effects", "decentral.peer", "decentral.fused", "decentral.compression"),
     "middle": ("decentral.transport", "decentral.algorithms"),
     "training": ("decentral.training",),
     "wrapping": ("decentral.wrapping",),

@@ -26,7 +26,8 @@ from decentral.peer import (
 from decentral.topology.mixing import Row
 from decentral.transport.lockstep import LockstepDriver
 
-VOCABULARY = {"Gradient", "Exchange", "Post", "Collect", "Mix", "Send", "Receive", "Poll", "AllReduce", "Gather"}
+EXCHANGES = {"Gradient", "Exchange", "Post", "Collect", "Mix", "AllReduce", "Gather"}
+VOCABULARY = EXCHANGES | {"Send", "Receive", "Push", "Poll", "Now"}
 
 
 def no_gradient(at: Tensor) -> LossAndGradient:
@@ -53,8 +54,10 @@ async def effects(x: Tensor, ticket: Ticket) -> None:
     assert_type(await Collect(ticket), Mapping[int, Payload])
     assert_type(await Mix(x, Row(0, {0: 1.0}, ())), None)
     assert_type(await Send(1, (x,), ((x,),)), None)
-    assert_type(await Receive(((x,),)), Letter)
-    assert_type(await Poll(), Mapping[int, Arrival])
+    assert_type(await Receive(((x,),)), Letter | None)
+    assert_type(await Push({1: (x,)}, (x,), 3), None)
+    assert_type(await Poll((x,)), Mapping[int, Arrival])
+    assert_type(await Now(), float)
     assert_type(await AllReduce(x), Tensor)
     assert_type(await Gather((x,)), Mapping[int, Payload])
 
@@ -69,6 +72,11 @@ async def methods(x: Tensor, ticket: Ticket, peer: Peer) -> None:
     assert_type(await peer.gather((x,)), Mapping[int, Payload])
     assert_type(await peer.mix(x), Tensor)
     assert_type(await peer.mix_(x, turn=3), Tensor)
+    assert_type(await peer.receive(((x,),)), Letter)
+    assert_type(await peer.receive_if_any(((x,),)), Letter | None)
+    assert_type(await peer.push((x,)), None)
+    assert_type(await peer.poll((x,)), Mapping[int, Arrival])
+    assert_type(await peer.now(), float)
 """
 
 # Each line is a mistake that an author of algorithms could make; each must be an error of its own.

@@ -34,6 +34,12 @@ class Algorithm(ABC):
     uses_weights: ClassVar[bool] = True
     """Whether anything depends on the mixing weights, beside who talks to whom."""
 
+    survives: ClassVar[bool] = False
+    """Whether its nodes go on when one of them dies, as `transport.survive` has it."""
+
+    free_running: ClassVar[bool] = False
+    """Whether nodes step at their own pace, and have no rounds in common: asynchronous methods."""
+
     local: Local
 
     @property
@@ -62,13 +68,28 @@ class Algorithm(ABC):
         """
         return self
 
-    def share(self, state: Any, peer: Peer) -> Tensor | None:  # noqa: ARG002
-        """What a node adds to the averaged model, of which that is the mean; None where it is `state.x`."""
+    def share(self, state: Any, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
+        """What a node adds to the averaged model `(d,)`, and its weight; None where that is the mean of all `state.x`.
+
+        The averaged model is the sum of what nodes add over the sum of their weights.
+        """
         return None
+
+    def steps_per_round(self, nodes: int) -> int:
+        """How many steps all nodes take in a round, together."""
+        return nodes
 
     def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
         """What evaluations record of how it went, the same at all nodes; empty for most methods."""
         return {}
+
+    def staleness(self, state: Any) -> list[int]:  # noqa: ARG002
+        """How often a node has used something 0, 1, 2, ... steps old; empty for methods that wait."""
+        return []
+
+    async def serve(self, state: Any, peer: Peer) -> Tensor:  # noqa: ARG002
+        """What a node of a free run does that has made its steps: answer others, for ever; nothing for most methods."""
+        return torch.zeros(())
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""

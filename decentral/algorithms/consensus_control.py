@@ -130,7 +130,7 @@ class ConsensusControl(Algorithm):
     def on(self, graph: Topology) -> "ConsensusControl":
         return replace(self, of=self.of.on(graph), gossip=ExtraGossip.on(graph))
 
-    def share(self, state: ControlState, peer: Peer) -> Tensor | None:
+    def share(self, state: ControlState, peer: Peer) -> tuple[Tensor, float] | None:
         with lent(state) as inner:
             return self.of.share(inner, peer)
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from decentral.algorithms.token import Token
-from decentral.algorithms.token_round import Round, TokenState, Walking
+from decentral.algorithms.token_round import Round, TokenState, Walking, draw
 from decentral.peer import Letter, Payload, Peer
 
 QUESTION, ANSWER = 2, 3
@@ -62,7 +62,7 @@ class CountingRound(Round):
         self.state.tally = self.method.tally_after(self.state.tally, token.visit)
 
     async def next_node(self, token: Token) -> int:
-        u, k = self.draw(token), len(self.around.neighbors)
+        u, k = draw(token, self.peer.seed), len(self.around.neighbors)
         asked = [place for place in self.around.asked(u) if place < k]
         tallies = np.zeros(k + 1)
         tallies[asked] = await self.ask(token, self.around.neighbors[asked].tolist())

@@ -47,7 +47,6 @@ class RandomWalkSGD(TokenMethod):
 
     @property
     def changing(self) -> bool:
-        """Whether the number of tokens changes."""
         return self.fork_below is not None or self.loss > 0
 
     @property
@@ -66,8 +65,6 @@ class RandomWalkSGD(TokenMethod):
     def on(self, graph: Topology) -> Self:
         if self.drop_above is not None and self.fork_below is None:
             raise ConfigError(f"found drop_above: {self.drop_above:g} alone; give fork_below too, or all drop in time")
-        if self.changing and self.counts_at == "nodes":
-            raise ConfigError("found fork_below or loss with counts_at: nodes; tokens that fork carry their counts")
         _ = self.regulation  # its bounds
         return super().on(graph)
 
@@ -80,8 +77,9 @@ class RandomWalkSGD(TokenMethod):
                 token.forked = False
         return state
 
+    @property
     def performed(self) -> type[Round]:
-        return RegulatedRound if self.changing else super().performed()
+        return RegulatedRound if self.changing else super().performed
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         counts = self.counts() if self.carries_counts else None

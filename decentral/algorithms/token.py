@@ -75,6 +75,14 @@ class Token:
         return Token(self.number, self.visit, 0, self.came_from, 0.0, vectors, counts, self.forked)
 
 
+@dataclass(slots=True)
+class Route:
+    """How far a token has come, as every node can work out by itself: what is on the token but for its vectors."""
+
+    at: int  # the node that it is at
+    token: Token  # without vectors
+
+
 def digest(tensors: Iterable[Tensor]) -> int:
     """The CRC of some tensors' bytes; 0 in a dry run, which has no numbers."""
     checksum = 0

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import State
-from decentral.algorithms.token import Token
+from decentral.algorithms.custody import Custody
+from decentral.algorithms.token import Route, Token
 from decentral.peer import Letter, Payload, Peer
 from decentral.topology.hops import uniform
 from decentral.topology.population import Sightings
@@ -46,7 +47,9 @@ class TokenState(State):
 
     held: dict[int, Token]  # by number, those that rest here
     crowd: Crowd | None = field(default=None, kw_only=True)  # what it knows of tokens whose number changes
+    custody: Custody | None = field(default=None, kw_only=True)  # where the run survives deaths
     tally: float = field(default=0.0, kw_only=True)  # the node's own visits, where nodes keep the counts
+    routes: list[Route] = field(default_factory=list, kw_only=True)  # of all tokens, where nodes work them out
 
 
 class Walking(Protocol):
@@ -63,6 +66,7 @@ class Walking(Protocol):
     @property
     def log_tallies(self) -> bool: ...
     def around(self, node: int) -> Surroundings: ...
+    def counts(self) -> Tensor | None: ...
     def kinds(self, x: Tensor) -> tuple[Payload, ...]: ...
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor: ...
     def count(self, counts: Tensor, visit: int, node: int) -> None: ...
@@ -120,33 +124,39 @@ class Round:
 
     async def host(self, token: Token) -> None:
         """Visit after visit, until the token goes on or its budget is used up."""
-        node = self.peer.node
         while token.visit < (self.peer.round + 1) * self.method.visits:
-            loss = await self.method.visit(self.state, token, self.peer)
-            token.loss += 0.0 if loss.is_meta else float(loss)
-            self.count(token)
-            token.visit += 1
-            to = await self.next_node(token)
-            token.came_from = node
-            if to != node:
-                await self.peer.send(to, token.payload(), self.kinds)
+            to = await self.visit(token)
+            if to != self.peer.node:
+                await self.pass_on(token, to)
                 return
+            await self.stay(token)
         await self.rest(token)
+
+    async def visit(self, token: Token) -> int:
+        """One visit here; returns where the token goes next."""
+        loss = await self.method.visit(self.state, token, self.peer)
+        token.loss += 0.0 if loss.is_meta else float(loss)
+        self.count(token)
+        token.visit += 1
+        to = await self.next_node(token)
+        token.came_from = self.peer.node
+        return to
+
+    async def pass_on(self, token: Token, to: int) -> None:
+        """The token's next visit is to another node."""
+        await self.peer.send(to, token.payload(), self.kinds)
+
+    async def stay(self, token: Token) -> None:
+        """The token's next visit is to this node again."""
 
     def count(self, token: Token) -> None:
         """Note the visit that a token has just made."""
         if token.counts is not None:
             self.method.count(token.counts, token.visit, self.peer.node)
 
-    def draw(self, token: Token) -> float:
-        """The number in [0, 1) that decides where a token goes for its next visit."""
-        return float(uniform(_key(self.peer.seed, token.number), token.visit))
-
     async def next_node(self, token: Token) -> int:
         """Where a token goes for its next visit."""
-        u = self.draw(token)
-        counts = None if token.counts is None else token.counts.numpy()[self.around.whose]
-        return self.around.next_node(u, counts, token.came_from)
+        return onward(self.around, token, self.peer.seed)
 
     async def rest(self, token: Token) -> None:
         """Keep a token until the next round, and tell so."""
@@ -167,6 +177,17 @@ class Round:
         self.losses[number] = float(loss)
         for neighbor in self.around.neighbors.tolist():
             await self.peer.send(neighbor, notice, self.kinds)
+
+
+def onward(around: Surroundings, token: Token, seed: int) -> int:
+    """Where a token that has visited a node goes next, by the counts that it carries."""
+    counts = None if token.counts is None else token.counts.numpy()[around.whose]
+    return around.next_node(draw(token, seed), counts, token.came_from)
+
+
+def draw(token: Token, seed: int) -> float:
+    """The number in [0, 1) that decides where a token goes for its next visit."""
+    return float(uniform(_key(seed, token.number), token.visit))
 
 
 @lru_cache(maxsize=4096)

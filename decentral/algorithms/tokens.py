@@ -19,6 +19,8 @@ How such a run stands on the waist, whose unit is a round of one step at each no
   `visits` is 1: then all that a round visits rests where it is visited before the round, in order of numbers.
 - Notices carry the loss of the token's visits, so every node returns the same, and a loss that is not finite ends the
   run at all nodes at once.
+- All this is for letters. With `route: seeded` every node works out the routes of all tokens, and a round needs no
+  notice: see `routed_round`.
 
 Nodes may keep the counts (`counting_round`), and tokens may fork and drop (`regulated_round`).
 
@@ -37,6 +39,9 @@ from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.counting_round import QUESTIONS, CountingRound
+from decentral.algorithms.custody import Custody, Kept
+from decentral.algorithms.custody_round import CustodyRound, custody_letters
+from decentral.algorithms.routed_round import RoutedRound
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import Round, TokenState, letters
 from decentral.errors import ConfigError
@@ -61,11 +66,14 @@ class TokenMethod(Algorithm):
         meeting: what tokens do that rest at one node.
         counts_at: who keeps the counts of a walk that remembers its visits: each token all of them, or each node its
             own (see `counting_round`).
+        route: how a node knows that a token comes: it gets a letter, or it works all routes out.
         chain: the walk on the run's graph, which `on` adds.
+        survive: whether the tokens outlive their holders; `custody_round` says how.
     """
 
     mixing: ClassVar[Kind] = "column-stochastic"  # it has no use for the matrix
     owns_step: ClassVar[bool] = True
+    survives: ClassVar[bool] = True
     model_walks: ClassVar[bool] = True
     """Whether the trained model is the tokens', so that a node's is what it has seen last."""
 
@@ -77,7 +85,9 @@ class TokenMethod(Algorithm):
     visits: int = 1
     meeting: Literal["independent", "average"] = "independent"
     counts_at: Literal["token", "nodes"] = "token"
+    route: Literal["letters", "seeded"] = "letters"
     chain: Chain | None = None
+    survive: bool = False
 
     @property
     def vectors(self) -> int:
@@ -90,9 +100,23 @@ class TokenMethod(Algorithm):
         return Walk(self.kernel, self.alpha, self.fake_visits)
 
     @property
+    def changing(self) -> bool:
+        """Whether the number of tokens changes."""
+        return False
+
+    @property
+    def performed(self) -> type[Round]:
+        """How a node performs its part of a round."""
+        if self.survive:
+            return CustodyRound
+        if self.route == "seeded":
+            return RoutedRound
+        return CountingRound if self.counts_at == "nodes" else Round
+
+    @property
     def carries_counts(self) -> bool:
         """Whether each token carries the visits of all nodes."""
-        return self.walk.remembers and self.counts_at == "token"
+        return self.walk.remembers and self.counts_at == "token" and self.route == "letters"
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "a walk")
@@ -105,22 +129,50 @@ class TokenMethod(Algorithm):
         )
 
     def on(self, graph: Topology) -> Self:
+        self._refuse_what_excludes_each_other()
+        return replace(self, chain=chain(graph.graph, self.walk, self.target))
+
+    def _refuse_what_excludes_each_other(self) -> None:
         if self.counts_at == "nodes" and not self.walk.remembers:
             raise ConfigError(
                 f"kernel {self.kernel} counts no visits, found counts_at: nodes; leave it out, or use kernel srrw or "
                 "hdt"
             )
-        return replace(self, chain=chain(graph.graph, self.walk, self.target))
+        asked = {
+            "transport.survive": self.survive,
+            "route: seeded": self.route == "seeded",
+            "counts_at: nodes": self.counts_at == "nodes",
+            "fork_below or loss": self.changing,
+        }
+        if len(found := [words for words, is_asked in asked.items() if is_asked]) > 1:
+            raise ConfigError(f"found {' with '.join(found)}; a run has one of these at most: leave the others out")
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
-        local = self.local.bind(x, peer.layout)
-        return TokenState(x=x, local=local, held=self.begun(x, peer), tally=self.tally(peer.node))
+        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
+        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=held, custody=custody, tally=tally)
 
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""
-        starting = (k for k in range(self.tokens) if first_node(peer.seed, k, peer.nodes) == peer.node)
-        counts = self.counts if self.carries_counts else lambda: None
-        return {k: Token(k, 0, 0, NOWHERE, 0.0, self.carried(x), counts()) for k in starting}
+        return {k: self.begin(k, x) for k, first in enumerate(self.starts(peer)) if first == peer.node}
+
+    def begin(self, number: int, x: Tensor) -> Token:
+        """A token before its first visit."""
+        return Token(number, 0, 0, NOWHERE, 0.0, self.carried(x), self.counts() if self.carries_counts else None)
+
+    def starts(self, peer: Peer) -> list[int]:
+        """Where each token starts."""
+        return [first_node(peer.seed, k, peer.nodes) for k in range(self.tokens)]
+
+    def opening(self, x: Tensor, peer: Peer) -> Custody | None:
+        """Who keeps a copy of what at the start: all models are alike there, so a node makes those that it keeps."""
+        if not self.survive:
+            return None
+        assert self.chain is not None, "a token method is made ready for a graph by `on`"
+        starts = self.starts(peer)
+        custodians = {first: min(self.chain.neighbors_of(first), default=NOWHERE) for first in {*starts}}
+        kept = {k: Kept(at, self.begin(k, x)) for k, at in enumerate(starts) if custodians[at] == peer.node}
+        entrusted = {k: custodians[at] for k, at in enumerate(starts) if at == peer.node}
+        return Custody.opening(starts, kept, entrusted)
 
     def carried(self, x: Tensor) -> list[Tensor]:
         """What a token carries at its start: the model, and zeros."""
@@ -138,26 +190,27 @@ class TokenMethod(Algorithm):
             return 0.0
         return log(counts[node]) if self.log_tallies else float(counts[node])
 
-    def share(self, state: TokenState, peer: Peer) -> Tensor | None:
+    def steps_per_round(self, nodes: int) -> int:
+        return self.tokens * self.visits if self.model_walks else nodes
+
+    def share(self, state: TokenState, peer: Peer) -> tuple[Tensor, float] | None:  # noqa: ARG002
         total = torch.zeros_like(state.x)
         for token in state.held.values():
             total.add_(token.x)
-        return total.mul_(peer.nodes / (len(state.crowd.alive) if state.crowd else self.tokens))
+        return total, float(len(state.held))
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         self._meet(state.held)
-        loss = await self.performed()(self, state, peer).run()
+        loss = await self.performed(self, state, peer).run()
         self.look(state)
         return loss
-
-    def performed(self) -> type[Round]:
-        """How a round goes at a node."""
-        return CountingRound if self.counts_at == "nodes" else Round
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
         counts = self.counts() if self.carries_counts else None
         carried = [x] * self.vectors + ([] if counts is None else [counts])
+        if self.survive:
+            return custody_letters(carried, self.tokens)
         return letters(carried) + (QUESTIONS if self.counts_at == "nodes" else ())
 
     @abstractmethod

@@ -11,6 +11,8 @@ Duals are scaled, beta = 1 / alpha. Before the first visit y_i = x and z_i = 0, 
 every visit keeps. It converges linearly where the f_i are strongly convex and alpha is small: 1 / alpha above 2 L + 2.
 What a node's visit adds to x is the change of its y_i - z_i, which a second token would miss: there is one.
 
+Of a node that dies in a run that survives it, the last y_i - z_i stays in x.
+
 The proximal y+ is approached by `inner_steps` steps, each with the next minibatch and s = `inner_lr`, from y = y_i:
 
     y <- (y / s + (x + z) / alpha - grad f_i(y)) / (1 / s + 1 / alpha)
@@ -52,8 +54,9 @@ class Walkman(TokenMethod):
 
     def init(self, x: Tensor, peer: Peer) -> WalkmanState:
         local = self.local.bind(x, peer.layout)
-        held, tally = self.begun(x, peer), self.tally(peer.node)
-        return WalkmanState(x=x, local=local, held=held, tally=tally, y=x.clone(), z=torch.zeros_like(x))
+        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
+        y, z = x.clone(), torch.zeros_like(x)
+        return WalkmanState(x=x, local=local, held=held, custody=custody, tally=tally, y=y, z=z)
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         x, y, z = token.x, state.y, state.z

@@ -84,7 +84,7 @@ def told_elsewhere(error: DecentralError) -> bool:
 
 def told(row: "Evaluation") -> str:
     """An evaluation in one line."""
-    worst = f" (worst node {min(row.node_accuracy):.4f})" if row.node_accuracy is not None else ""
+    worst = f" (worst node {min(row.accuracies):.4f})" if row.accuracies else ""
     return (
         f"round {row.round}  loss {_number(row.loss)}  {_score(row)}{worst}  "
         f"consensus distance {_number(row.consensus_distance)}  {row.seconds:.1f} s"

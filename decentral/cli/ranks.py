@@ -51,6 +51,11 @@ def checking(nproc: int | None, experiment: Experiment, lab: Lab | None = None) 
     nodes = experiment.nodes
     check_place(experiment.transport, own_place(experiment.device))
     if lab is not None:
+        if (asked := experiment.transport).survive:
+            raise ConfigError(
+                "survive with --netlab, which ends all ranks with the first; leave one of the two out",
+                (*asked.path, "survive"),
+            )
         if nproc is not None:
             raise ConfigError("--nproc starts processes on this machine and --netlab on the hosts of a lab; give one")
         lab.check(nodes)
@@ -87,17 +92,21 @@ def carried_out(
         The run folder, where this process has the last word; None in the other ranks.
     """
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import prepare_all
+    from decentral.measure.prepared import prepare_all, refuse_free_ranks
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest
     from decentral.methods import methods
 
     experiment, this = loaded.experiment, launched()
     with loaded.document.placing():
+        if (asked := experiment.transport).survive:
+            at = (*asked.path, "survive")
+            raise ConfigError(f"survive is for train, not for {' '.join(verb)}; leave survive out", at)
         if this is None:
             with checking(nproc, experiment, lab):
                 steps = kept_in(None, tell=complain)
-                prepare_all(experiment, methods(experiment), experiment.seeds[0], steps)
+                for ready in prepare_all(experiment, methods(experiment), experiment.seeds[0], steps):
+                    refuse_free_ranks(ready)
             folder = new_folder(out, experiment.name)
             keep(steps, folder)
             start(verb, file, overrides, experiment, folder, json, more, lab)
@@ -123,11 +132,14 @@ def start(
     Raises:
         typer.Exit: with the ranks' exit code; they have said why.
     """
+    from decentral.transport.apart import start_apart
     from decentral.transport.launch import start_ranks
 
     arguments = [*verb, str(file), *_options(overrides), *more, "--out", str(folder)]
     environment = {STARTED_BY: str(os.getpid()), "OMP_NUM_THREADS": str(experiment.threads)}
     start_here = partial(start_ranks, experiment.nodes) if lab is None else lab.start
+    if experiment.transport.survive:
+        start_here = partial(start_apart, experiment.nodes, complain)
     ending = start_here(arguments, environment)
     if ending.code:
         reason = ending.reason

@@ -44,11 +44,11 @@ def train(
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import own_method
+    from decentral.measure.prepared import own_method, refuse_free_ranks
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest
-    from decentral.measure.speedup import run_alone
+    from decentral.measure.speedup import run_alone, written_after
     from decentral.transport.launcher import launched
 
     overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
@@ -63,6 +63,7 @@ def train(
             with ranks.checking(nproc, experiment, hosts):
                 steps = kept_in(resume, tell=complain)
                 ready = own_method(experiment, steps)
+                refuse_free_ranks(ready)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)
@@ -72,13 +73,15 @@ def train(
             with claimed(folder):
                 keep(steps, folder)
                 ranks.start(["train"], file, overrides, experiment, folder, json, more, hosts)
+                if experiment.transport.survive and not (folder / DOCUMENT).exists():
+                    written_after(folder, experiment, command, ready)
         else:
             world = ranks.join(this, experiment, digest(experiment))
             origin = ranks.agreed_origin(world, origin)
             folder = resume or ranks.agreed_folder(world, out, experiment.name)
             mine = world.rank == 0 and not ranks.started_by_us()
             with claimed(folder) if mine else nullcontext(), progress(experiment.rounds, world.rank == 0) as shown:
-                run_alone(world, experiment, folder, command, shown, origin, traced, ranks.teller(world))
+                run_alone(world, experiment, folder, command, shown, origin, traced, ranks.teller(world), complain)
     if this is not None and (this.rank > 0 or ranks.started_by_us()):
         return
     if json:

@@ -32,6 +32,9 @@ class TokenSection(Section):
     counts_at: Literal["token", "nodes"] = "token"
     """Who keeps the visits that srrw and hdt need: the token carries those of all nodes, 8 bytes each; or each node
     keeps its own, and a token's holder asks its neighbors (hdt: one) by letters of 72 bytes. Tokens then share them."""
+    route: Literal["letters", "seeded"] = "letters"
+    """How a node knows that a token comes. letters: it waits for one from any neighbor. seeded: every node works out
+    the whole route of every token from the seed, so that nothing but tokens is sent, over any link, NCCL's too."""
 
 
 class RandomWalkSGD(TokenSection):

@@ -37,6 +37,29 @@ class Control(Document):
     """Upper bound on the consensus distance after the last controlled round; null where it is not finite."""
 
 
+class FreeRun(Document):
+    """How far the nodes of an asynchronous method had come, each at its own pace."""
+
+    steps: list[int]
+    """Made by each node so far."""
+    staleness: list[list[int]]
+    """Of each node, how often it has used something that was 0, 1, 2, ... steps old, up to where there was any; the
+    128th place counts all that was older."""
+
+
+class RestingToken(Document):
+    """Where a token is at the end of a run."""
+
+    number: int
+    visit: int
+    """How many it has made."""
+    generation: int
+    """0, and one more for each time that it was made anew from a copy."""
+    holder: int
+    digest: str
+    """CRC-32 of what it carries, in hexadecimal digits."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -50,15 +73,16 @@ class Evaluation(Document):
     """Of the averaged model; null where it is not finite."""
     accuracy: float | None
     """Of the averaged model on the test set; null where the task has no classes."""
-    node_accuracy: list[float] | None
-    """Of each node's own model, on test samples as it sees them where `shift.test` says so."""
+    node_accuracy: list[float | None] | None
+    """Of each node's own model, on test samples as it sees them where `shift.test` says so; null for the dead."""
     node_test_loss: list[float | None]
+    """null where it is not finite, and for the dead."""
     consensus_distance: float | None
     """sqrt(mean_i ||x_i - xbar||^2), Kong et al. 2021: exact, on real processes too, which average for evaluations."""
     distance_to_optimum: float | None
     """||xbar - x*|| of the averaged model, where the task knows its optimum x*; else null."""
-    bytes_sent: list[int]
-    """By each node so far, headers included."""
+    bytes_sent: list[int | None]
+    """By each node so far, headers included; null for the dead, over whom no figure of this line goes."""
     accuracy_spread: NodeSpread | None = None
     """Over the nodes' own accuracies; null where the task has no classes."""
     heterogeneity: float | None = None
@@ -71,6 +95,26 @@ class Evaluation(Document):
     """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
     control: Control | None = None
     """Of consensus-control; null for other methods."""
+    free_run: FreeRun | None = None
+    """Of asynchronous methods, whose `round` is the mean of their nodes' steps; null for others."""
+    tokens: list[RestingToken] | None = None
+    """Of a token method that is to survive deaths, on its last line; else null."""
+
+    @property
+    def living(self) -> list[int]:
+        """The nodes that had not died."""
+        return [node for node, sent in enumerate(self.bytes_sent) if sent is not None]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the living nodes' own models; empty where the task has no classes."""
+        return [accuracy for accuracy in self.node_accuracy or () if accuracy is not None]
+
+    @property
+    def bytes_per_node(self) -> float:
+        """Sent by the mean living node."""
+        sent = [count for count in self.bytes_sent if count is not None]
+        return sum(sent) / len(sent)
 
 
 class Spread(Document):
@@ -139,6 +183,16 @@ class Tuned(Document):
     """Set aside from the training samples; the test set was not looked at."""
 
 
+class Repelled(Document):
+    """How a walk is repelled by where it has been, and how its steps decay: what theory asks of SA-SRRW."""
+
+    alpha: float
+    gamma_decay: float
+    """a: visit t counts for (t + 2)^-a of all."""
+    decay: float
+    """b: visit t steps with the learning rate times (t + 2)^-b."""
+
+
 class MethodResult(Document):
     """One method over all seeds; plain fields are medians over `per_seed`."""
 
@@ -151,6 +205,10 @@ class MethodResult(Document):
     """gamma, given or found; null where the method has none."""
     tuning: Tuning | None = None
     """Null where the learning rate is the file's."""
+    steps_per_round: int | None = None
+    """Of all nodes together: one each, or the visits where the model walks; null in older documents, and for DDP."""
+    repelled: Repelled | None = None
+    """Of sa-srrw; null for other methods."""
     final_accuracy: float | None
     worst_node_accuracy: float | None
     final_test_loss: float | None

@@ -4,25 +4,31 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Control, Evaluation
+from decentral.measure.comparison import Control, Evaluation, FreeRun, RestingToken
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
+from decentral.training.free_running import FreeSteps
 from decentral.training.objective import Objective
 from decentral.training.task import Task
 from decentral.transport.driver import Driver
+
+T = TypeVar("T")
 
 EVALUATION_BATCH = 1024
 SLOWER = 10
 """How many times longer than here an evaluation may take on another node before it counts as lost."""
 
 Observe = Callable[[Evaluation], None]
-"""Receives each evaluation, in the process that hosts node 0."""
+"""Receives each evaluation, in the process that hosts the first living node: node 0 unless it has died.
+
+The same one twice where whoever received it died of something before the others knew that it had it.
+"""
 
 
 class Score(NamedTuple):
@@ -40,7 +46,7 @@ class Evaluator:
         task: whose test samples are used.
         driver: that hosts the nodes.
         modules: the hosted nodes' modules, whose buffers (running statistics) their models are evaluated with.
-        observe: is called with each evaluation where node 0 is hosted.
+        observe: is called with each evaluation where the first living node is hosted.
         diagnostics: what is measured besides, of `config.Experiment.diagnostics`.
         topology: the graph whose edges `edges` means.
     """
@@ -67,31 +73,51 @@ class Evaluator:
         seconds: float,
         models: Mapping[int, Tensor],
         losses: Mapping[int, Tensor],
-        shares: Mapping[int, Tensor] | None = None,
+        shares: Mapping[int, tuple[Tensor, float]] | None = None,
         notes: Mapping[str, float] | None = None,
+        free: FreeSteps | None = None,
+        tokens: list[RestingToken] | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
         Args:
-            shares: what each hosted node adds to the averaged model; its own model unless given.
+            shares: what each hosted node adds to the averaged model, and its weight; its own model unless given.
             notes: of consensus control.
+            free: how far all nodes of a free run have come.
+            tokens: of a run that ends here.
         """
-        average = self._driver.mean(shares or models)
+        average = self._averaged(models, shares)
         began = perf_counter()
-        whole = None
-        if 0 in models or self._predictions:
-            whole = score(self._module_at(average, self._driver.hosted[0]), self._data)
+        whole = self._whole(average) if self._predictions or self._records(models) else None
         own = {node: self._node(node, x, average, whole, seconds, losses.get(node)) for node, x in models.items()}
         gradients = {node: self._gradient(node, average) for node in models} if self._gradients else {}
         patience_s = SLOWER * (perf_counter() - began)
-        nodes = self._driver.gather(own, patience_s)
+        nodes, living = self._driver.gather(own, patience_s), self._driver.living
         # From here on all go on together, so that one more mean needs no more patience than in a round.
         further = self._between_gradients(gradients, patience_s) | self._between_neighbors(models, patience_s)
-        if 0 in models:
-            assert whole is not None
-            noted = {"control": control(notes)} if notes else {}
-            self._observe(self._evaluation(round, average, whole, nodes).model_copy(update=further | noted))
-        self._driver.gather({node: [0.0] for node in models}, patience_s)
+        recorder = None
+        while recorder != self._driver.living[0]:  # again, where it has died meanwhile
+            recorder = self._driver.living[0]
+            if self._records(models):
+                whole = whole or self._whole(average)
+                noted = {"control": control(notes)} if notes else {}
+                went = {"free_run": FreeRun(steps=free.steps, staleness=free.staleness)} if free else {}
+                row = self._evaluation(round, average, whole, nodes, living)
+                self._observe(row.model_copy(update=further | noted | went | {"tokens": tokens}))
+            self._driver.gather({node: [0.0] for node in models}, patience_s)
+
+    def _averaged(self, models: Mapping[int, Tensor], shares: Mapping[int, tuple[Tensor, float]] | None) -> Tensor:
+        if not shares:
+            return self._driver.mean(models)
+        vectors = {node: vector for node, (vector, _) in shares.items()}
+        return self._driver.mean(vectors, {node: weight for node, (_, weight) in shares.items()})
+
+    def _records(self, models: Mapping[int, Tensor]) -> bool:
+        """Whether this process hosts the node whose process observes."""
+        return self._driver.living[0] in models
+
+    def _whole(self, average: Tensor) -> Score:
+        return score(self._module_at(average, self._driver.hosted[0]), self._data)
 
     def _node(
         self, node: int, x: Tensor, average: Tensor, whole: Score | None, seconds: float, loss: Tensor | None
@@ -116,7 +142,8 @@ class Evaluator:
             return {}
         mean = self._driver.mean(gradients)
         apart = self._driver.gather({node: [square(g - mean)] for node, g in gradients.items()}, patience_s)
-        heterogeneity = sum(distance2 for (distance2,) in apart) / len(apart)
+        living = self._driver.living
+        heterogeneity = sum(apart[node][0] for node in living) / len(living)
         found = diversity(heterogeneity, square(mean))
         return {
             "heterogeneity": finite(heterogeneity),
@@ -125,7 +152,7 @@ class Evaluator:
 
     def _between_neighbors(self, models: Mapping[int, Tensor], patience_s: float) -> dict[str, float | None]:
         """The bound on the consensus distance; where other processes host neighbors, every model is sent to all."""
-        if self._edges is None:
+        if self._edges is None or len(self._driver.living) < len(self._edges.rows):  # no bound without an edge's end
             return {}
         sums = dict.fromkeys(models, 0.0)
         for other in range(len(self._edges.rows)):
@@ -133,6 +160,8 @@ class Evaluator:
             for node, x in models.items():
                 sums[node] += self._edges.difference(node, other, x, theirs)
         apart = self._driver.gather({node: [total] for node, total in sums.items()}, patience_s)
+        if len(self._driver.living) < len(self._edges.rows):
+            return {}
         return {"consensus_bound": finite(self._edges.bound([total for (total,) in apart]))}
 
     def _model_of(self, other: int, models: Mapping[int, Tensor]) -> Tensor:
@@ -141,10 +170,18 @@ class Evaluator:
         assert self._edges is not None
         return self._driver.mean(only) * len(self._edges.rows)
 
-    def _evaluation(self, round: int, average: Tensor, whole: Score, nodes: list[list[float]]) -> Evaluation:
+    def _evaluation(
+        self, round: int, average: Tensor, whole: Score, nodes: list[list[float]], living: tuple[int, ...]
+    ) -> Evaluation:
+        there = [nodes[node] for node in living]
         test_losses, accuracies, distances2, losses, seconds, sent, differ = (
-            list(column) for column in zip(*nodes, strict=True)
+            list(column) for column in zip(*there, strict=True)
         )
+
+        def of_all(values: list[T]) -> list[T | None]:
+            found = dict(zip(living, values, strict=True))
+            return [found.get(node) for node in range(len(nodes))]
+
         classes = self._data.classes is not None
         return Evaluation(
             round=round,
@@ -152,11 +189,11 @@ class Evaluator:
             loss=finite(sum(losses) / len(losses)),
             test_loss=finite(whole.loss),
             accuracy=whole.accuracy if classes else None,
-            node_accuracy=accuracies if classes else None,
-            node_test_loss=[finite(value) for value in test_losses],
+            node_accuracy=of_all(accuracies) if classes else None,
+            node_test_loss=of_all([finite(value) for value in test_losses]),
             consensus_distance=finite((sum(distances2) / len(distances2)) ** 0.5),
             distance_to_optimum=self._distance_to_optimum(average),
-            bytes_sent=[int(count) for count in sent],
+            bytes_sent=of_all([int(count) for count in sent]),
             accuracy_spread=spread(accuracies) if classes else None,
             disagreement=finite(sum(differ) / len(differ)),
         )

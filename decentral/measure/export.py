@@ -120,7 +120,7 @@ def _node(source: Source, which: str) -> int:
 def best(row: Evaluation) -> int:
     """The node whose own model did best in an evaluation."""
     if row.node_accuracy is not None:
-        return row.node_accuracy.index(max(row.node_accuracy))
+        return row.node_accuracy.index(max(row.accuracies))
     losses = [float("inf") if loss is None else loss for loss in row.node_test_loss]
     return losses.index(min(losses))
 

@@ -45,9 +45,11 @@ class Series:
 
 TITLES = {
     "rounds": "rounds",
+    "steps": "steps of all nodes (visits)",
     "bytes": "{unit} sent per node",
     "seconds": "training time (wall seconds)",
     "accuracy": "test accuracy",
+    "error": "test error",
     "test_loss": "test loss",
     "consensus": "consensus distance",
     "heterogeneity": "heterogeneity ζ²",
@@ -55,8 +57,8 @@ TITLES = {
     "disagreement": "disagreement",
     "spread": "accuracy range over nodes",
 }
-LOG_HEIGHT = {"test_loss", "consensus", "heterogeneity", "diversity"}
-PERCENT = {"accuracy", "disagreement", "spread"}
+LOG_HEIGHT = {"error", "test_loss", "consensus", "heterogeneity", "diversity"}
+PERCENT = {"accuracy", "error", "disagreement", "spread"}
 
 
 @matplotlib.rc_context(RC)

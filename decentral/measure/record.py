@@ -141,11 +141,30 @@ class Metrics:
     def __init__(self, folder: Path, earlier: Sequence[Evaluation] = ()) -> None:
         self._path = folder / "metrics.jsonl"
         self.rows = list(earlier)  # what a run that goes on has on disk already
+        self.records = False
+        """Whether this process has recorded, and so has all rows."""
 
     def __call__(self, row: Evaluation) -> None:
+        if not self.records:
+            self.records = True
+            if not self.rows and self._path.exists():
+                self._take_over()
+                if self.rows and self.rows[-1].round == row.round:  # its last act
+                    return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(row.model_dump_json() + "\n")
         self.rows.append(row)
+
+    def _take_over(self) -> None:
+        """Go on after a node that recorded until it died, maybe in the midst of a line."""
+        self.rows = rows_in(self._path)
+        write_atomically(self._path, "".join(row.model_dump_json() + "\n" for row in self.rows).encode())
+
+
+def rows_in(path: Path) -> list[Evaluation]:
+    """The evaluations in a `metrics.jsonl`, of which a death may have cut the last."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [Evaluation.model_validate_json(line) for line in lines if line.endswith("\n")]
 
 
 def save_model(folder: Path, node: int, module: nn.Module) -> Path:

@@ -18,6 +18,7 @@ from decentral.measure import tables
 from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
+from decentral.measure.repulsion import repulsions
 from decentral.measure.tables import printable
 from decentral.measure.tuning_table import tuning_lines, tuning_table
 
@@ -126,7 +127,7 @@ def _series(folder: Path, method: MethodResult, color: str, marker: str) -> Seri
     values = {key: np.full((len(runs), len(column)), np.nan) for key in TITLES}
     for seed, run in enumerate(runs):
         for evaluation in run:
-            for key, number in _measured(evaluation).items():
+            for key, number in _measured(evaluation, method.steps_per_round).items():
                 values[key][seed, column[evaluation.round]] = math.nan if number is None else number
     failed = tuple(run.failure is not None for run in method.per_seed)
     return Series(printable(method.name), color, marker, method.baseline, values, failed)
@@ -142,13 +143,15 @@ def _evaluations_of(folder: Path, run: SeedResult) -> list[Evaluation]:
     return found
 
 
-def _measured(evaluation: Evaluation) -> dict[str, float | None]:
-    spread = evaluation.accuracy_spread
+def _measured(evaluation: Evaluation, steps_per_round: int | None) -> dict[str, float | None]:
+    spread, accuracy = evaluation.accuracy_spread, evaluation.accuracy
     return {
         "rounds": evaluation.round,
-        "bytes": float(np.mean(evaluation.bytes_sent)) if evaluation.bytes_sent else None,
+        "steps": None if steps_per_round is None else evaluation.round * steps_per_round,
+        "bytes": evaluation.bytes_per_node if evaluation.living else None,
         "seconds": evaluation.seconds,
-        "accuracy": evaluation.accuracy,
+        "accuracy": accuracy,
+        "error": None if accuracy is None else 1 - accuracy,
         "test_loss": evaluation.test_loss,
         "consensus": evaluation.consensus_distance,
         "heterogeneity": evaluation.heterogeneity,
@@ -223,6 +226,7 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),
         between=_between(series),
+        repulsions=repulsions(comparison, series),
         graphs=_graphs(comparison),
         target=_target(comparison),
         link=None if comparison.network is None else tables.link_of(comparison.network),
@@ -243,6 +247,9 @@ def rendered(template: str, **values: Any) -> str:
 def _curves(comparison: Comparison, series: list[Series]) -> list[dict[str, str]]:
     score = comparison.score
     pairs = [("rounds", score), ("bytes", score), ("seconds", score), ("rounds", "consensus")]
+    if len({method.steps_per_round for method in comparison.methods if method.steps_per_round}) > 1:
+        # A round of theirs is another number of steps, so they are compared by these, and by errors on a log axis.
+        pairs += [("steps", "error"), ("bytes", "error")] if score == "accuracy" else [("steps", score)]
     found = []
     for x, y in pairs:
         if x == "seconds" and comparison.clock == "none":

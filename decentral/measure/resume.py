@@ -68,14 +68,23 @@ def checked(origin: Origin, experiment: Experiment, ready: Prepared, nodes: Iter
 def keeping(
     run: Path, experiment: Experiment, ready: Prepared, clock: Clock, command: str, origin: Origin | None = None
 ) -> Keeping | None:
-    """How a run is checkpointed in its folder, and where it goes on; None for DDP, which is not.
+    """How a run is checkpointed in its folder, and where it goes on; None for DDP and for what survives deaths.
 
     Raises:
-        ConfigError: DDP is to be checkpointed or resumed.
+        ConfigError: one of these, which write no checkpoints, is to be checkpointed or resumed.
     """
-    if ready.algorithm is None:
+    if clock == "wall" and experiment.transport.survive:
+        if origin is not None:
+            raise ConfigError(
+                "--resume with survive, which writes no checkpoints; leave survive out",
+                (*experiment.transport.path, "survive"),
+            )
+        return None
+    if ready.algorithm is None or ready.algorithm.free_running:
         if experiment.checkpoint.every is not None or origin is not None:
             problem = "DDP runs are neither checkpointed nor resumed; remove it, or use algorithm: allreduce"
+            if ready.algorithm is not None:
+                problem = f"{ready.label} has no rounds between which all nodes could be checkpointed; remove it"
             raise ConfigError(problem, experiment.checkpoint.path or ready.method.algorithm.path)
         return None
     manifest = Manifest(

@@ -1,23 +1,33 @@
 """Run one prepared method at one seed: on real processes, or in the lockstep simulator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from decentral.algorithms.tokens import TokenMethod
 from decentral.config import Experiment
-from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
+from decentral.errors import (
+    ConfigError,
+    DecentralError,
+    DivergedError,
+    LostMeetingError,
+    LostNeighborError,
+    PreemptedError,
+)
+from decentral.measure.census import census_of
 from decentral.measure.evaluation import Evaluator, Observe
-from decentral.measure.prepared import Prepared, is_own, refuse_ddp
+from decentral.measure.prepared import Prepared, is_own, refuse_free_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
-from decentral.measure.virtual import simulator
+from decentral.measure.virtual import event_log, simulator, virtual_time
 from decentral.timeline import Timeline
 from decentral.training.ddp import train_ddp
+from decentral.training.free_running import train_freely
 from decentral.training.loop import Measure, train
 from decentral.training.objective import Objective
 from decentral.training.traced import TracedGradient, traced_ddp, traced_local
@@ -28,22 +38,31 @@ from decentral.transport.world import World
 from decentral.user_code import blame
 
 
-def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
+def simulate(
+    prepared: Prepared, observe: Observe, keeping: Keeping | None = None, folder: Path | None = None
+) -> dict[int, nn.Module]:
     """Run in the lockstep simulator, or the clock's; the trained module of each node.
 
     Args:
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
+        folder: of the run, for its event log where the clock asks for one.
 
     Raises:
         ConfigError: DDP, which runs on real processes only.
         DivergedError: a loss is not finite.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_ddp(prepared)
+    refuse_unsimulated(prepared)
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
     assert prepared.algorithm is not None
-    driver = simulator([each.gradient for each in objectives.values()], prepared.algorithm, prepared.clock)
-    return _trained(prepared, driver, objectives, observe, keeping)
+    gradients, clock = [each.gradient for each in objectives.values()], prepared.clock
+    with event_log(clock, folder) as log:
+        if clock is None:
+            driver = simulator(gradients, prepared.algorithm, None)
+        else:
+            time = virtual_time(clock, prepared.nodes, prepared.task.seed, prepared.folder, log)
+            driver = simulator(gradients, prepared.algorithm, time, clock.starving)
+        return _trained(prepared, driver, objectives, observe, keeping)
 
 
 def run_on(
@@ -54,6 +73,7 @@ def run_on(
     observe: Observe,
     keeping: Keeping | None = None,
     tracing: Tracing | None = None,
+    regret: Callable[[str], None] | None = None,
 ) -> dict[int, nn.Module]:
     """Run this process's node of a method on real processes; its trained module, by node.
 
@@ -62,15 +82,17 @@ def run_on(
         run: 64-bit digest of the experiment.
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
         tracing: where the run's timeline is written, if it has one; the models are the same.
+        regret: called with the line that says that nothing is measured any more, where the run survives that.
 
     Raises:
         DivergedError: a loss is not finite, here or at another node.
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
+    refuse_free_ranks(prepared)
     task = prepared.task
     with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
-        return _run_on(world, prepared, epoch, run, observe, keeping, timeline)
+        return _run_on(world, prepared, epoch, run, observe, keeping, timeline, regret)
 
 
 def _run_on(
@@ -81,6 +103,7 @@ def _run_on(
     observe: Observe,
     keeping: Keeping | None,
     timeline: Timeline | None,
+    regret: Callable[[str], None] | None,
 ) -> dict[int, nn.Module]:
     if world.agree(f"data/{epoch}", str(prepared.task.fingerprint)) != str(prepared.task.fingerprint):
         raise ConfigError(
@@ -93,7 +116,7 @@ def _run_on(
         if timeline is not None:
             local = traced_local(prepared.local, timeline)
             prepared = replace(prepared, algorithm=replace(prepared.algorithm, local=local))
-        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch, timeline)
+        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch, timeline, regret)
     except PreemptedError:
         raise
     except DecentralError as error:
@@ -146,6 +169,7 @@ def _trained(
     world: World | None = None,
     epoch: int = 0,
     timeline: Timeline | None = None,
+    regret: Callable[[str], None] | None = None,
 ) -> dict[int, nn.Module]:
     assert prepared.algorithm is not None
     peers = {node: prepared.peer(node) for node in objectives}
@@ -153,11 +177,36 @@ def _trained(
     evaluate: Measure = Evaluator(prepared.task, driver, modules, observe, prepared.diagnostics, prepared.topology)
     if timeline is not None:
         evaluate = timeline.timed("evaluate", evaluate)
+    if world is not None and world.transport.survive:
+        evaluate = _while_agreed(evaluate, driver, regret)
     start = prepared.task.start()
+    if prepared.algorithm.free_running:
+        models = train_freely(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
+        return {node: objectives[node].module_at(x) for node, x in models.items()}
     saved = keeping.saved if keeping else None
     with saving(keeping, driver.hosted, world, epoch) as boundary:
-        models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate, boundary, saved)
+        algorithm, pace = prepared.algorithm, prepared.pace
+        census = census_of(algorithm, driver, peers)
+        models = train(algorithm, driver, peers, objectives, start, pace, evaluate, boundary, saved, census)
     return {node: objectives[node].module_at(x) for node, x in models.items()}
+
+
+def _while_agreed(evaluate: Measure, driver: Driver, regret: Callable[[str], None] | None) -> Measure:
+    """Evaluations until the store is lost in which nodes agree; training goes on without them."""
+    over = False
+
+    def measure(*of: Any, **named: Any) -> None:
+        nonlocal over
+        if over:
+            return
+        try:
+            evaluate(*of, **named)
+        except LostMeetingError as error:
+            over = True
+            if regret and driver.hosted[0] == next((node for node in driver.living if node), None):  # node 0 kept it
+                regret(str(error))
+
+    return measure
 
 
 def _trained_by_ddp(

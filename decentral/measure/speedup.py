@@ -12,16 +12,18 @@ from torch import nn
 
 from decentral.config import DDP, Experiment
 from decentral.errors import ConfigError, DivergedError
+from decentral.measure.checkpoints import METRICS
 from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
-from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_ddp
+from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_unsimulated
 from decentral.measure.record import (
     Metrics,
     describe_run,
     folder_of,
     network,
+    rows_in,
     save_model,
     summary_of,
     versions,
@@ -98,8 +100,8 @@ def compare_simulated(
     if tuning:
         chosen = tune(experiment, simulated(methods(untuned(experiment))), folder, simulate, steps, progress)
 
-    def perform(method: Prepared, _place: Path) -> Perform:
-        return partial(simulate, method)
+    def perform(method: Prepared, place: Path) -> Perform:
+        return partial(simulate, method, folder=place)
 
     return _compared(experiment, chosen, perform, folder, command, clock, progress, rank=0, steps=steps)
 
@@ -128,7 +130,7 @@ def _compared(
             name = f"{folder_of(index, method.label)}/seed-{seed}"
             result, _ = recorded(folder, name, experiment, method, perform(method, folder / name), progress)
             results[method.label].append(result)
-    return written(folder, experiment, command, clock, ready, results, rank, chosen)
+    return written(folder, experiment, command, clock, ready, results, rank == 0, chosen)
 
 
 def run_alone(
@@ -140,12 +142,14 @@ def run_alone(
     origin: Origin | None = None,
     trace_rounds: int | None = None,
     tell: Tell = None,
+    regret: Tell = None,
 ) -> Comparison:
     """Run the experiment's own method at its first seed, as one of the ranks.
 
     Args:
         origin: the checkpoint that all ranks go on from; from the beginning unless given.
         tell: called with a line about the consensus step that the method takes, if any.
+        regret: called with the line that says that nothing is measured any more, where the run survives that.
 
     Raises:
         ConfigError: bad input.
@@ -159,8 +163,14 @@ def run_alone(
         _all_can_resume(world, origin, experiment, ready)
         plan = resumed(plan, origin, experiment, ready, [world.rank], command)
     tracing = Tracing(folder, trace_rounds) if trace_rounds else None
-    perform = partial(run_on, world, ready, 0, digest(experiment), keeping=plan, tracing=tracing)
+    perform = partial(run_on, world, ready, 0, digest(experiment), keeping=plan, tracing=tracing, regret=regret)
     return _alone(folder, experiment, command, "wall", ready, perform, progress, world.rank, plan)
+
+
+def written_after(folder: Path, experiment: Experiment, command: str, ready: Prepared) -> Comparison:
+    """The document of a run whose nodes are gone, written where the one that recorded died before it did."""
+    result = seed_result(ready.task.seed, ".", rows_in(folder / METRICS), experiment.target, None)
+    return written(folder, experiment, command, "wall", [ready], {ready.label: [result]}, writes=True)
 
 
 def _all_can_resume(world: World, origin: Origin, experiment: Experiment, ready: Prepared) -> None:
@@ -194,12 +204,12 @@ def simulate_alone(
         DivergedError: a loss is not finite; what was recorded until then stays.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_ddp(ready)
+    refuse_unsimulated(ready)
     plan = keeping(folder, experiment, ready, clock_of(experiment), command, origin)
     if plan and origin:
         checked(origin, experiment, ready, range(ready.nodes))
         plan = resumed(plan, origin, experiment, ready, range(ready.nodes), command)
-    perform = partial(simulate, ready, keeping=plan)
+    perform = partial(simulate, ready, keeping=plan, folder=folder)
     return _alone(folder, experiment, command, clock_of(experiment), ready, perform, progress, rank=0, plan=plan)
 
 
@@ -216,8 +226,10 @@ def _alone(
 ) -> Comparison:
     earlier = plan.resumed.rows if plan and plan.resumed else ()
     clock = plan.manifest.clock if plan else clock
-    result, diverged = recorded(folder, ".", experiment, ready, perform, progress, earlier)
-    document = written(folder, experiment, command, clock, [ready], {ready.label: [result]}, rank)
+    metrics = Metrics(folder, earlier)
+    result, diverged = recorded(folder, ".", experiment, ready, perform, progress, metrics)
+    writes = rank == 0 or metrics.records
+    document = written(folder, experiment, command, clock, [ready], {ready.label: [result]}, writes)
     if diverged is not None:
         raise diverged
     return document
@@ -230,15 +242,18 @@ def recorded(
     ready: Prepared,
     perform: Perform,
     progress: Progress,
-    earlier: Sequence[Evaluation] = (),
+    metrics: Metrics | None = None,
 ) -> tuple[SeedResult, DivergedError | None]:
-    """Perform one run and record it in `folder/name`, after the `earlier` evaluations of a run that goes on.
+    """Perform one run and record it in `folder/name`.
 
-    Description and metrics are written by node 0's process, models by all.
+    Description and metrics are written by the process of the first living node, models by all.
+
+    Args:
+        metrics: of the run; new ones unless given.
     """
     place, diverged = folder / name, None
     place.mkdir(parents=True, exist_ok=True)
-    metrics = Metrics(place, earlier)
+    metrics = metrics or Metrics(place)
 
     def observe(row: Evaluation) -> None:
         if row.round == 0:
@@ -263,10 +278,10 @@ def written(
     clock: Clock,
     ready: Sequence[Prepared],
     results: Mapping[str, Sequence[SeedResult]],
-    rank: int,
+    writes: bool,
     chosen: Chosen | None = None,
 ) -> Comparison:
-    """The document of some runs; rank 0 writes it into the folder."""
+    """The document of some runs; of all ranks one writes it into the folder."""
 
     def runs_of(name: str) -> list[SeedResult]:
         rivals = [one.label for one in ready if one.method.baseline and one.method.algorithm.name == name]
@@ -274,7 +289,8 @@ def written(
 
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
-        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label))
+        steps = None if one.algorithm is None else one.algorithm.steps_per_round(one.nodes)
+        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), steps)
 
     graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}
@@ -294,6 +310,6 @@ def written(
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[result(one) for one in ready],
     )
-    if rank == 0:
+    if writes:
         write_json(folder / DOCUMENT, document.model_dump(mode="json"))
     return document

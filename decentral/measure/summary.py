@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import median
 
-from decentral.config import Hierarchical
-from decentral.measure.comparison import Evaluation, MethodResult, SeedResult, Spread, Tuning
+from decentral.config import SASRRW, Algorithm, Hierarchical
+from decentral.measure.comparison import Evaluation, MethodResult, Repelled, SeedResult, Spread, Tuning
 from decentral.methods import ResolvedMethod, schedule_words
 
 MEASURES = (
@@ -31,14 +31,14 @@ def seed_result(
         seed=seed,
         folder=folder,
         final_accuracy=last.accuracy if last else None,
-        worst_node_accuracy=min(last.node_accuracy) if last and last.node_accuracy else None,
+        worst_node_accuracy=min(last.accuracies) if last and last.accuracies else None,
         final_test_loss=last.test_loss if last else None,
         consensus_distance=last.consensus_distance if last else None,
         rounds_to_target=reached.round if reached else None,
         seconds_to_target=reached.seconds if reached else None,
-        bytes_to_target=_mean(reached.bytes_sent) if reached else None,
+        bytes_to_target=reached.bytes_per_node if reached else None,
         seconds=last.seconds if last else None,
-        bytes_per_node=_mean(last.bytes_sent) if last else None,
+        bytes_per_node=last.bytes_per_node if last else None,
         speedup_vs_allreduce=None,
         speedup_vs_ddp=None,
         failure=failure,
@@ -46,16 +46,13 @@ def seed_result(
 
 
 def _reaches(row: Evaluation, target: float | None) -> bool:
-    """Whether every node's own model meets the target: accuracy from below, test loss from above."""
+    """Whether every living node's own model meets the target: accuracy from below, test loss from above."""
     if target is None:
         return False
     if row.node_accuracy is not None:
-        return min(row.node_accuracy) >= target
-    return all(loss is not None and loss <= target for loss in row.node_test_loss)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+        return min(row.accuracies) >= target
+    losses = [row.node_test_loss[node] for node in row.living]
+    return all(loss is not None and loss <= target for loss in losses)
 
 
 def with_speedups(
@@ -79,6 +76,7 @@ def method_result(
     runs: Sequence[SeedResult],
     consensus_step: float | None = None,
     tuning: Tuning | None = None,
+    steps_per_round: int | None = None,
 ) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
@@ -89,10 +87,19 @@ def method_result(
         baseline=method.baseline,
         consensus_step=consensus_step,
         tuning=tuning,
+        steps_per_round=steps_per_round,
+        repelled=_repelled(method.algorithm),
         spread=spread,
         per_seed=list(runs),
         **{name: spread[name].median for name in MEASURES},
     )
+
+
+def _repelled(section: Algorithm) -> Repelled | None:
+    """Of SA-SRRW as theory has it: the kernel srrw, and all nodes alike."""
+    if not isinstance(section, SASRRW) or section.kernel != "srrw" or section.target == "degree":
+        return None
+    return Repelled(alpha=section.alpha, gamma_decay=section.gamma_decay, decay=section.decay)
 
 
 def topology_key(method: ResolvedMethod) -> str:

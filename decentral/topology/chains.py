@@ -1,6 +1,6 @@
 """A walk on a whole graph: what each node knows of it, and the paths of its tokens in one go."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -47,6 +47,23 @@ class Chain:
     def log_target(self) -> Floats:
         """`(n,)` log (n mu_i), so that a uniform target is all zeros."""
         return np.log(self.n * self.target)
+
+    def neighbors_of(self, node: int) -> list[int]:
+        """Ascending."""
+        own: list[int] = self.neighbors[self.starts[node] : self.starts[node + 1]].tolist()
+        return own
+
+    def parts(self, among: Collection[int]) -> list[list[int]]:
+        """Some nodes, by what of the graph between them hangs together; each part ascending."""
+        left, parts = set(among), list[list[int]]()
+        while left:
+            part = [left.pop()]
+            for reached in part:  # it grows meanwhile
+                further = left.intersection(self.neighbors_of(reached))
+                left -= further
+                part += further
+            parts.append(sorted(part))
+        return sorted(parts)
 
     def initial_counts(self) -> Floats:
         """`(n,)` x before the first visit: fake visits in the proportions of the target, so that K[x] = P."""

@@ -207,3 +207,48 @@ def survey(path: Integers, target: Floats, marks: Integers, visits: Integers, di
             distances[mark] = distance / 2
             mark += 1
     return cover
+
+
+@compiled
+def descend(
+    alpha: float,
+    a: float,
+    b: float,
+    starts: Integers,
+    neighbors: Integers,
+    widths: Floats,
+    log_rates: Floats,
+    log_target: Floats,
+    pulls: Floats,
+    key: np.uint64,
+    marks: Integers,
+    errors: Floats,
+) -> None:
+    """One token of SA-SRRW on scalars, f_i(x) = (x - pulls_i)^2 / 2, from 0: `errors` (C,) x^2 after each of `marks`.
+
+    Args:
+        a, b: visit t counts for (t + 2)^-a of all, below 1, and steps with (t + 2)^-b.
+        pulls: `(n,)`, 0 in the mean by the target, so that 0 is the optimum.
+    """
+    counts, total = np.exp(log_target), float(len(log_target))
+    excesses = np.zeros(len(counts))
+    x, mark, node = 0.0, 0, int(uniform(key, 0) * len(counts))
+    for visit in range(marks[-1]):
+        x -= (visit + 2.0) ** -b * (x - pulls[node])
+        gamma = (visit + 2.0) ** -a
+        # What counts less is not scaled down, but what is new up: factors common to all counts do not matter.
+        total /= 1 - gamma
+        counts[node] += gamma * total
+        excesses[node] = excess(counts[node], log_target[node])
+        if total > 1e200:
+            total /= 1e200
+            for i in range(len(counts)):
+                counts[i] /= 1e200
+                excesses[i] = excess(counts[i], log_target[i])
+        while mark < len(marks) and marks[mark] == visit + 1:
+            errors[mark] = x * x
+            mark += 1
+        s, e = starts[node], starts[node + 1]
+        u = uniform(key, visit + 1)
+        chosen = hop(SELF_REPELLENT, alpha, neighbors[s:e], node, NOWHERE, widths[s:e], log_rates[s:e], excesses, u)
+        node = node if chosen == STAY else neighbors[s + chosen]

@@ -21,7 +21,8 @@ before each hop, hdt only the one that it proposes.
 A path is a function of (seed, token, visit) through `uniform`, the same in every process and driver.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
 from typing import Literal
@@ -131,6 +132,25 @@ class Surroundings:
     @cached_property
     def _places(self) -> Integers:
         return np.arange(len(self.neighbors))
+
+    def without(self, dead: Collection[int]) -> "Surroundings":
+        """The same where some neighbors are dead, so that the walk hops among the living.
+
+        Where a kernel can be corrected to any target, what would hop to a dead node stays, and the shares of the living
+        keep their proportions; the others choose among the living neighbors.
+        """
+        living = ~np.isin(self.neighbors, list(dead))
+        if living.all():
+            return self
+        if KERNELS[self.walk.kernel].any_target:
+            return replace(self, log_rates=np.where(living, self.log_rates, -np.inf))
+        return replace(
+            self,
+            neighbors=self.neighbors[living],
+            widths=self.widths[living],
+            log_rates=self.log_rates[living],
+            log_target=self.log_target[np.append(living, True)],
+        )
 
     def asked(self, u: float) -> list[int]:
         """The places in `whose` of the counts that the hop of `u` depends on, ascending."""

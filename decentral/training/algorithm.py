@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral import config
-from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS, CONTROLLERS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.consensus_control import ConsensusControl
 from decentral.algorithms.controllable import controllable
@@ -33,7 +33,7 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
         return _controlled(section, local, folder)
     if not isinstance(section, config.OwnCode):
         options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
-        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS}[section.name](local=local, **options)
+        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS, **ASYNCHRONOUS_METHODS}[section.name](local=local, **options)
         return made
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)
@@ -93,6 +93,30 @@ def refuse_unused_weights(algorithm: Algorithm | None, section: config.Topology,
     for key, value in {"weights": section.weights, "scaling": section.scaling}.items():
         if value not in (None, "none"):
             raise ConfigError(f"found {value}; {name} uses no mixing weights: leave {key} out", (*section.path, key))
+
+
+def refuse_mortal(algorithm: Algorithm | None, experiment: config.Experiment, name: str) -> None:
+    """Raise ConfigError where a run cannot survive a death although `transport.survive` asks for it.
+
+    Args:
+        name: of the method, for the user.
+    """
+    asked = experiment.transport
+    if not asked.survive:
+        return
+    at = (*asked.path, "survive")
+    if algorithm is None or not algorithm.survives:
+        raise ConfigError(
+            f"survive, but nodes of {name} wait for every neighbor, a dead one too; use a token method, such as "
+            "mcgd, or leave survive out",
+            at,
+        )
+    if asked.name in ("mpi", "nccl"):
+        raise ConfigError(f"survive over {asked.name}, which ends with the first death; use gloo or shared-memory", at)
+    if (every := experiment.checkpoint.every) is not None:
+        raise ConfigError(
+            f"survive with checkpoint.every: {every}; a checkpoint needs every node: leave one of the two out", at
+        )
 
 
 def vertices(algorithm: Algorithm | None, nodes: int, at: KeyPath) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -16,12 +17,17 @@ from decentral.transport.driver import Driver
 
 Measure = Callable[..., None]
 """Called as measure(rounds completed, training seconds, models by node, losses by node), and where the averaged model
-is another than the mean of these, with what each node adds to it; with `notes` of methods that have some; not on the
-training clock."""
+is another than the mean of these, with what each node adds to it and its weight; with `notes` of methods that have
+some; not on the training clock."""
 
 Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
 """Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;
 not on the training clock. It may end the run by an exception."""
+
+
+Conclude = Callable[[Mapping[int, State]], dict[str, Any]]
+"""Called as conclude(states by node) after the last round, with what `measure` is called with besides; all nodes call
+it together."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Pace:
 
     rounds: int
     evaluate_every: int
+    duration_s: float | None = None  # of a free run
+    evaluate_every_s: float | None = None
 
     def is_due(self, round: int) -> bool:
         """Whether an evaluation follows this round."""
@@ -46,6 +54,7 @@ def train(
     measure: Measure,
     boundary: Boundary,
     saved: Mapping[int, Snapshot] | None = None,
+    conclude: Conclude | None = None,
 ) -> dict[int, Tensor]:
     """Train the driver's nodes for some rounds.
 
@@ -56,6 +65,7 @@ def train(
         pace: how many rounds, and when `measure` is called.
         boundary: is called between rounds.
         saved: of each hosted node, where to go on; from the beginning unless given.
+        conclude: is called before the last evaluation.
 
     Returns:
         The final model `(d,)` of each hosted node.
@@ -76,11 +86,11 @@ def train(
         return {n: capture(states[n], objectives[n], completed, seconds, sent[n]) for n in driver.hosted}
 
     def evaluate(losses: Mapping[int, Tensor]) -> None:
+        concluded = conclude(states) if conclude is not None and completed == pace.rounds else {}
         shares = {n: share for n in driver.hosted if (share := algorithm.share(states[n], peers[n])) is not None}
         notes = algorithm.notes(states[driver.hosted[0]])
-        measure(
-            completed, seconds, models, losses, *([shares] if shares else []), **({"notes": notes} if notes else {})
-        )
+        more = ({"notes": notes} if notes else {}) | concluded
+        measure(completed, seconds, models, losses, *([shares] if shares else []), **more)
 
     if not saved:
         evaluate({})

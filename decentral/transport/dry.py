@@ -4,6 +4,7 @@ So the bytes of any algorithm are known before the run, from the same text that 
 sends behind the computation of a gradient.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -15,14 +16,20 @@ from decentral.peer import (
     Exchange,
     Gather,
     Gradient,
+    Letter,
     LossAndGradient,
     Messages,
     Mix,
+    Now,
     Payload,
+    Poll,
     Post,
+    Push,
+    Receive,
+    Send,
     Ticket,
 )
-from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, proceed
+from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, kind_of, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
 
@@ -82,6 +89,7 @@ class DryNode:
         self.rounds: list[Round] = []
         self._nodes = nodes
         self._gradients = 0  # in all rounds
+        self._echoes: deque[Letter] = deque()
         self._posted: dict[Ticket, tuple[Messages, Exchanged, int]] = {}
 
     def advance(self, step: Step) -> None:
@@ -107,8 +115,29 @@ class DryNode:
                     answer = self._all_reduced(asked)
                 case Gather(payload=payload):
                     answer = self._gathered(payload)
+                case Push(to=to, like=like):
+                    self._sent(len(to), like)
+                    answer = None
+                case Poll():
+                    answer = {}
+                case Send(to=to, payload=payload):
+                    self._sent(1, payload)
+                    self._echoes.append(Letter(to, kind_of(payload, asked.kinds, to), payload))
+                    answer = None
+                case Receive(wait=False):  # whom it writes to writes the same to it
+                    answer = self._echoes.popleft() if self._echoes else None
+                case Now():
+                    answer = 0.0
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
+
+    def _sent(self, receivers: int, payload: Payload) -> None:
+        """Count messages whose end nobody waits for."""
+        size = HEADER_BYTES + payload_bytes(payload)
+        self.messages_sent += receivers
+        self.bytes_sent += receivers * size
+        self.largest_frame = max(self.largest_frame, size)
+        self.rounds[-1].exchanges.append(Exchanged(receivers, 0, size, min(receivers, 1)))
 
     def _post(self, messages: Messages) -> Ticket:
         self.messages_sent += len(messages.to)

@@ -4,7 +4,7 @@ Decentralized methods never bring all ranks together.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -38,7 +38,15 @@ class Circle(ABC):
 
 
 class Everyone(Circle):
-    """A circle that measures and starts a run, too."""
+    """A circle that measures and starts a run, too.
+
+    Attributes:
+        members: the ranks that the last operation brought together; None where it is always all.
+        noticed: what answers whom this rank's own links know to be dead; engines of survivors ask it.
+    """
+
+    members: tuple[int, ...] | None = None
+    noticed: Callable[[], Iterable[int]] = tuple
 
     @abstractmethod
     def gather(self, own: Tensor, timeout_s: float, out: Tensor | None = None) -> Tensor:
@@ -52,6 +60,9 @@ class Everyone(Circle):
     @abstractmethod
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
         """`x` <- that of the first of these ranks, in place."""
+
+    def leave(self) -> None:
+        """Take part in nothing more, in peace: before `close`, and not where this rank has failed."""
 
 
 class GlooEveryone(Everyone):

@@ -44,6 +44,8 @@ class Inbox:
         self._size = size
         self._came: SimpleQueue[Came] = SimpleQueue()
         self._readers: list[Thread] = []
+        self.broken: set[int] = set()
+        """Neighbors whose link has broken, whether or not anybody has asked for what came before."""
         self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
         for neighbor, link in links.items():
             if not link.polled:
@@ -61,6 +63,7 @@ class Inbox:
                 if last:
                     return
         except BrokenLinkError as error:
+            self.broken.add(neighbor)
             self._came.put(Came(neighbor, error))
 
     def next(self, deadline: float) -> Came | None:
@@ -82,6 +85,7 @@ class Inbox:
             try:
                 frame = link.poll(self._size)
             except BrokenLinkError as error:
+                self.broken.add(neighbor)
                 del self._polled[neighbor]
                 return Came(neighbor, error)
             if frame is not None:

@@ -48,11 +48,11 @@ def _started(nproc: int, arguments: Sequence[str], logs: str) -> Ending:
         local_addr="127.0.0.1",
         logs_specs=DefaultLogsSpecs(log_dir=logs),
     )
-    signal.signal(signal.SIGUSR1, _pass_on)
+    signal.signal(signal.SIGUSR1, pass_on)
     try:
         elastic_launch(config, sys.executable)("-m", "decentral", *arguments)
     except ChildFailedError as error:
-        return _verdict(error.failures)
+        return verdict(error.failures)
     except SignalException as error:
         return Ending(128 + error.sigval, f"ended by {signal.Signals(error.sigval).name}", said=False)
     except KeyboardInterrupt:
@@ -75,10 +75,10 @@ def ending_of(ranks: Mapping[int, Ended]) -> Ending:
         if ended.code:
             failures[rank] = ProcessFailure(rank, pid=0, exitcode=ended.code, error_file=str(ended.word))
             failures[rank].timestamp = round(1e3 * ended.at_s)
-    return _verdict(failures) if failures else Ending(0)
+    return verdict(failures) if failures else Ending(0)
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     """Send a signal on to those ranks that catch it already; it would end the others."""
     me = os.getpid()
     with suppress(OSError):  # /proc is Linux's own
@@ -97,7 +97,8 @@ def leave_word(reason: str) -> None:
             Path(path).write_text(json.dumps(word), encoding="utf-8")
 
 
-def _verdict(failures: Mapping[int, ProcessFailure]) -> Ending:
+def verdict(failures: Mapping[int, ProcessFailure]) -> Ending:
+    """How a job ended of which these ranks failed: what the first of them that is a cause came to."""
     # torchrun ends whoever is left with SIGTERM once one has failed: that one is never the cause.
     causes = {rank: failure for rank, failure in failures.items() if failure.exitcode != -signal.SIGTERM} or failures
     rank, first = min(causes.items(), key=lambda item: (item[1].timestamp, item[0]))

@@ -3,7 +3,8 @@
 A link's letters are numbered, and each says the round of its sender; one of a round that this node has not begun waits
 for it. Whoever leaves says farewell on each link, which ends the reading at the other end: in peace with the round that
 it would begin next, otherwise with round 0. Whoever hears a farewell in a round that its sender has not ended would
-wait in vain, and is told so.
+wait in vain, and is told so. A link that breaks without a farewell is a death: it ends the run, too, unless the run is
+to survive; then the neighbors are told by a letter of their own, once, and what they send to the dead is dropped.
 """
 
 from collections import deque
@@ -13,10 +14,11 @@ from functools import partial
 from math import inf
 from time import monotonic
 
+import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
-from decentral.peer import Letter, Payload, Receive, Send
+from decentral.peer import GONE, Letter, Payload, Receive, Send
 from decentral.transport.frames import (
     HEADER_BYTES,
     FrameError,
@@ -56,6 +58,7 @@ class _Line:
     sent: int = 0  # letters
     taken: int = 0
     left: float = inf  # the round from which on the neighbor is no longer there
+    broken: bool = False  # a letter could not be sent, since the neighbor is dead
     under_way: deque[tuple[Wait, Tensor]] = field(default_factory=deque)
 
     def put(self, stamp: Stamp, payload: Payload, timeout_s: float) -> None:
@@ -88,12 +91,21 @@ class Letters:
         epoch: incarnation of the links.
         timeout_s: how long to wait for a letter, and for a neighbor to take one.
         bytes_sent: the driver's count, by node.
+        survive: whether the node goes on when a neighbor dies.
     """
 
     def __init__(
-        self, node: int, wires: Wires, run: int, epoch: int, timeout_s: float, bytes_sent: dict[int, int]
+        self,
+        node: int,
+        wires: Wires,
+        run: int,
+        epoch: int,
+        timeout_s: float,
+        bytes_sent: dict[int, int],
+        survive: bool = False,
     ) -> None:
         self._node, self._run, self._epoch, self._timeout_s = node, run, epoch, timeout_s
+        self._survive = survive
         self._bytes_sent = bytes_sent
         self._lines = {j: _Line(link, bundle.outbox) for bundle in wires.bundles for j, link in bundle.links.items()}
         self._inbox: Inbox | None = None  # from the first letter on
@@ -107,6 +119,11 @@ class Letters:
         """Whether the node has sent or waited for a letter."""
         return self._inbox is not None
 
+    @property
+    def dead(self) -> set[int]:
+        """The neighbors that are known to be dead; nothing is known before the first letter."""
+        return set() if self._inbox is None else self._inbox.broken.copy()
+
     def begin_round(self, round: int) -> None:
         """Letters of this round may be looked at from now on."""
         self._round = round
@@ -119,7 +136,7 @@ class Letters:
             self._looked_at = None
 
     def send(self, asked: Send) -> None:
-        """Send a letter; it may still be on its way when this returns.
+        """Send a letter; it may still be on its way when this returns. One to the dead is dropped, if we survive them.
 
         Raises:
             LostNeighborError: the neighbor is gone, or takes none.
@@ -132,17 +149,25 @@ class Letters:
         if (line := self._lines.get(asked.to)) is None:
             raise RuntimeError(f"node {self._node} has no link to node {asked.to}, which it sends a letter to")
         began, stamp = monotonic(), self._stamp(line, kind, self._round, payload_bytes(asked.payload))
+        if line.broken:
+            return
         try:
             line.put(stamp, asked.payload, self._timeout_s)
         except BrokenLinkError as error:
+            if self._survived(error):
+                line.broken = True
+                return
             raise self._lost(asked.to, "Send", str(error), monotonic() - began) from error
         self._bytes_sent[self._node] += stamp.frame_bytes
+
+    def _survived(self, error: BrokenLinkError) -> bool:
+        return self._survive and str(error) == CLOSED
 
     def _stamp(self, line: _Line, kind: int, round: int, nbytes: int) -> Stamp:
         return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
     def receive(self, asked: Receive) -> Letter:
-        """The next letter of this round or an earlier one; the last one is closed.
+        """The next letter of this round or an earlier one, or the news of a death; the last one is closed.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
@@ -161,12 +186,22 @@ class Letters:
                     f"{self._round} (Receive, {self._names()}); raise transport.timeout_s where a round takes longer"
                 )
             if isinstance(came.frame, BrokenLinkError):
+                if self._survived(came.frame):
+                    self._keep_news(came.neighbor)
+                    continue
                 raise self._lost(came.neighbor, "Receive", str(came.frame), monotonic() - began)
             self._sort(came.neighbor, came.frame, asked.kinds)
+        if kept.kind == GONE:
+            return Letter(kept.neighbor, GONE, ())
         like = asked.kinds[kept.kind]
         self._looked_at = self._lines[kept.neighbor].link, kept.frame
         views = payload_views(kept.frame, like)
         return Letter(kept.neighbor, kept.kind, tuple(v.to(t.device) for v, t in zip(views, like, strict=True)))
+
+    def _keep_news(self, dead: int) -> None:
+        """A neighbor is dead: the node hears so after that one's last letter."""
+        last = max((kept.round for kept in self._kept if kept.neighbor == dead), default=self._round)
+        self._kept.append(_Kept(dead, torch.empty(0, dtype=torch.uint8), last, GONE))
 
     def _due(self) -> _Kept | None:
         for kept in self._kept:
@@ -202,7 +237,7 @@ class Letters:
             if not line.link.letters:
                 raise MissingEnvironmentError(
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, which carries no letters of a "
-                    "token method; use transport: gloo"
+                    "token method; use transport: gloo, or a method that needs none: route: seeded in `algorithm:`"
                 )
         self._signatures = [signature(kind) for kind in kinds]
         size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)
@@ -220,17 +255,21 @@ class Letters:
         return ", ".join(sorted({line.link.name for line in self._lines.values()}))
 
     def close(self, in_peace: bool) -> None:
-        """Say farewell to all neighbors, and read on until they have said theirs."""
-        if self._inbox is None:
+        """Say farewell to all neighbors, and read on until they have said theirs.
+
+        Where the run survives deaths, one that wrote no letter says it, too: else it would count as dead.
+        """
+        if self._inbox is None and not self._survive:
             return
-        deadline = monotonic() + (self._timeout_s if in_peace else HURRY_S)
+        deadline = monotonic() + (self._timeout_s if in_peace and self.used else HURRY_S)
         for line in self._lines.values():
             stamp = self._stamp(line, FAREWELL, self._round + 1 if in_peace else 0, 0)
             _quietly(partial(line.put, stamp, (), max(deadline - monotonic(), 0.01)))
         for line in self._lines.values():
             while line.under_way and _quietly(partial(line.finish, max(deadline - monotonic(), 0.01))):
                 pass
-        self._inbox.drain(deadline)
+        if self._inbox is not None:
+            self._inbox.drain(deadline)
 
 
 def _quietly(work: Callable[[], None]) -> bool:

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from decentral.errors import DecentralError
 from decentral.peer import (
+    GONE,
     AllReduce,
     Collect,
     Effect,
     Exchange,
     Gather,
     Gradient,
+    Letter,
     Messages,
     Mix,
     Payload,
@@ -29,6 +32,7 @@ from decentral.peer import (
     first_tensors,
     weighted_sum,
 )
+from decentral.transport.deaths import Deaths
 from decentral.transport.driver import (
     Finished,
     GradientAt,
@@ -51,7 +55,7 @@ from decentral.transport.mail import Mail, changed
 _NOT_YET = object()
 
 
-class DeadlockError(RuntimeError):
+class DeadlockError(DecentralError):
     """No node can go on; the text names who waits for whom."""
 
 
@@ -75,9 +79,18 @@ class LockstepDriver(Simulator):
     Args:
         gradients: for each node, its answer to `Gradient`.
         poison: overwrite every answer with NaN once its step has ended, to catch a method that keeps an alias.
+        deaths: by node that dies, the number of the effect, counted from 0 over all rounds, that it asks for last and
+            that is not performed. It takes no further step, and its loss is not among the answers.
+        neighbors: of each node that dies, who gets the letter that says so.
     """
 
-    def __init__(self, gradients: Sequence[GradientAt], poison: bool = False) -> None:
+    def __init__(
+        self,
+        gradients: Sequence[GradientAt],
+        poison: bool = False,
+        deaths: Mapping[int, int] | None = None,
+        neighbors: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
         self.hosted = tuple(range(len(gradients)))
         self.bytes_sent = dict.fromkeys(self.hosted, 0)
         self._gradients = gradients
@@ -91,6 +104,12 @@ class LockstepDriver(Simulator):
         self._tickets = 0
         self._mixing: dict[int, Ticket] = {}  # of each node, the exchange of its Mix
         self._letters = Mail(self.hosted, poison)
+        self._deaths = Deaths(deaths or {}, neighbors or {})
+
+    @property
+    def dead(self) -> set[int]:
+        """Who has died so far."""
+        return self._deaths.dead
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         try:
@@ -109,12 +128,14 @@ class LockstepDriver(Simulator):
         self._round, self._exchanges = round, dict.fromkeys(self.hosted, 0)
         losses: dict[int, Tensor] = {}
         waiting: dict[int, Effect[Any]] = {}
-        answers: dict[int, object] = dict.fromkeys(sorted(steps))
+        answers: dict[int, object] = dict.fromkeys(sorted(steps.keys() - self.dead))
         while answers:
             for node, answer in answers.items():
                 asked = proceed(steps[node], answer)
                 if isinstance(asked, Finished):
                     losses[node] = asked.loss
+                elif self._deaths.strike(node):
+                    self._bury(node, steps[node])
                 else:
                     waiting[node] = self._begun(node, asked)
             answers = self._answers(waiting)
@@ -124,6 +145,11 @@ class LockstepDriver(Simulator):
                 del waiting[node]
         self._check_all_taken()
         return losses
+
+    def _bury(self, node: int, step: Step) -> None:
+        step.close()
+        for neighbor in self._deaths.told(node):
+            self._letters.deliver(neighbor, Letter(node, GONE, ()))
 
     def _begun(self, node: int, asked: Effect[Any]) -> Effect[Any]:
         """Put an exchange's messages into the mail; what is left to wait for is its Collect."""
@@ -135,7 +161,7 @@ class LockstepDriver(Simulator):
 
     def _answers(self, waiting: Mapping[int, Effect[Any]]) -> dict[int, object]:
         letters, asked = self._letters, waiting
-        busy = (node for node in sorted(asked) if not (isinstance(asked[node], Receive) and letters.is_empty(node)))
+        busy = (node for node in sorted(asked) if not (_waits(asked[node]) and letters.is_empty(node)))
         answers = {node: self._answer(node, asked[node]) for node in busy}
         answered = {node: answer for node, answer in answers.items() if answer is not _NOT_YET}
         return answered | self._all_reduced(waiting) | self._gathered(waiting)
@@ -157,7 +183,7 @@ class LockstepDriver(Simulator):
             case Send():
                 self._send(node, asked)
                 return None
-            case Receive():
+            case Receive(wait=True):
                 return self._letters.take(node, asked) or _NOT_YET
             case _:
                 raise TypeError(f"the lockstep driver does not answer {type(asked).__name__}")
@@ -166,6 +192,8 @@ class LockstepDriver(Simulator):
         if self._tickets:
             raise both_ways(node)
         letter, nbytes = self._letters.letter(node, asked)
+        if asked.to in self.dead:
+            return
         self._letters.deliver(asked.to, letter)
         self.bytes_sent[node] += nbytes
 
@@ -287,3 +315,7 @@ class LockstepDriver(Simulator):
         self._answered.clear()
         self._given.clear()
         self._letters.clear()
+
+
+def _waits(asked: Effect[Any]) -> bool:
+    return isinstance(asked, Receive) and asked.wait

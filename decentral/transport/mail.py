@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from decentral.peer import Letter, Payload, Receive, Send
+from decentral.peer import GONE, Letter, Payload, Receive, Send
 from decentral.transport.driver import kind_of, versions
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
@@ -57,6 +57,8 @@ class Mail:
             return None
         self._close(node)
         letter = self._boxes[node].popleft()
+        if letter.kind == GONE:
+            return letter
         letter = letter._replace(kind=kind_of(letter.payload, asked.kinds, letter.sender))
         self._open[node] = letter.payload, versions(letter.payload)
         return letter

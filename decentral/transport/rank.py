@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from decentral.errors import LostNeighborError
+from decentral.errors import LostMeetingError, LostNeighborError
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post, Receive, Send
 from decentral.transport.driver import (
     Driver,
@@ -26,6 +26,7 @@ from decentral.transport.exchanges import Exchanges, human_bytes
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
+from decentral.transport.survivors import LostStoreError
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class RankDriver(Driver):
         epoch: incarnation of the links.
         timeout_s: how long to wait for the neighbors of one exchange.
         circle: the ranks of some nodes together, made when they first need it; all of them unless given.
+        survive: whether the node goes on when another dies.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class RankDriver(Driver):
         epoch: int,
         timeout_s: float,
         circle: Callable[[tuple[int, ...]], Circle] | None = None,
+        survive: bool = False,
     ) -> None:
         self.hosted = (node,)
         self.bytes_sent = {node: 0}
         self._node, self._nodes = node, nodes
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gathers = Gathers(node, nodes, run, epoch)
-        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent, survive)
+        everyone.noticed = lambda: self._letters.dead
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
@@ -124,7 +128,7 @@ class RankDriver(Driver):
             case Send():
                 self._letters.send(asked)
                 return None
-            case Receive():
+            case Receive(wait=True):
                 return self._letters.receive(asked)
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
@@ -140,7 +144,7 @@ class RankDriver(Driver):
             self._circles[together] = self._circle(together)
         circle, out = self._circles[together], self._next_sum(asked.x, self._circles[together])
         self.bytes_sent[self._node] += all_reduce_bytes(asked.x, len(together))
-        return self._mean(asked.x, "AllReduce", out, circle, together)
+        return self._sum(asked.x, "AllReduce", out, circle, together).div_(len(together)).to(asked.x.device)
 
     def _gathered(self, payload: Payload) -> dict[int, Payload]:
         """Through main memory, over the engine of all ranks that measures, too."""
@@ -162,10 +166,10 @@ class RankDriver(Driver):
             self._sums[number] = torch.empty_like(x, device=memory)
         return self._sums[number]
 
-    def _mean(self, x: Tensor, kind: str, out: Tensor, circle: Circle, together: tuple[int, ...]) -> Tensor:
+    def _sum(self, x: Tensor, kind: str, out: Tensor, circle: Circle, together: tuple[int, ...]) -> Tensor:
         out.copy_(x)
         self._together(kind, x.nbytes, partial(circle.add_up, out), circle, together)
-        return out.div_(len(together)).to(x.device)
+        return out
 
     def _together(
         self, kind: str, nbytes: int, perform: Callable[[float], T], circle: Circle, together: tuple[int, ...]
@@ -174,6 +178,11 @@ class RankDriver(Driver):
         began = monotonic()
         try:
             return perform(self._timeout_s)
+        except LostStoreError as error:
+            raise LostMeetingError(
+                f"node {self._node} lost the store in which nodes agree, in round {self._round}: {error}; nothing is "
+                "measured from here on (decentral train --nproc keeps the store in a process of its own)"
+            ) from error
         except BrokenLinkError as error:
             whom = "all nodes" if len(together) == self._nodes else f"nodes {', '.join(map(str, together))}"
             raise LostNeighborError(
@@ -181,10 +190,21 @@ class RankDriver(Driver):
                 f"({kind}, {human_bytes(nbytes)}, {circle.name})"
             ) from error
 
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
+    @property
+    def living(self) -> tuple[int, ...]:
+        members = self._everyone.members
+        return self._all if members is None else members
+
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
         own = vectors[self._node]
-        out = torch.empty_like(own, device=_memory(own, self._everyone))
-        return self._mean(own, "evaluation", out, self._everyone, self._all)
+        if weights is not None:  # behind the vector, so that one operation of the same nodes adds up both
+            total = self._added_up(torch.cat([own, own.new_tensor([weights[self._node]])]))
+            return total[:-1].div_(total[-1]).to(own.device)
+        return self._added_up(own).div_(len(self.living)).to(own.device)
+
+    def _added_up(self, x: Tensor) -> Tensor:
+        out = torch.empty_like(x, device=_memory(x, self._everyone))
+        return self._sum(x, "evaluation", out, self._everyone, self._all)
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         own = torch.tensor(values[self._node], dtype=torch.float64)
@@ -208,6 +228,8 @@ class RankDriver(Driver):
     def close(self) -> None:
         self._letters.close(in_peace=not self._failed)
         self._exchanges.close()
+        if not self._failed:
+            self._everyone.leave()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
 

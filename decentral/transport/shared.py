@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from struct import Struct
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -182,9 +183,9 @@ class SharedLink(Link):
         return frame
 
     def _next(self, timeout_s: float | None) -> Tensor | None:
-        self._connection.settimeout(timeout_s)
         try:
-            token, files, _, _ = socket.recv_fds(self._connection, _TOKEN.size, 1)
+            self._connection.settimeout(timeout_s)
+            token, files, _, _ = self._received()
         except OSError as error:
             raise BrokenLinkError(_told(error)) from error
         if len(token) < _TOKEN.size:
@@ -197,6 +198,13 @@ class SharedLink(Link):
         flags, frame = self._slots[number]
         self._lent[frame.data_ptr()] = flags[reader : reader + 1]
         return frame
+
+    def _received(self) -> tuple[bytes, list[int], int, Any]:
+        while True:
+            try:
+                return socket.recv_fds(self._connection, _TOKEN.size, 1)
+            except ConnectionResetError:  # told once, where it died before it read all; what it sent is still there
+                continue
 
     @staticmethod
     def _sealed(file: int, size: int) -> tuple[Tensor, Tensor]:

@@ -176,8 +176,12 @@ class TracedDriver(Driver):
         self._letters[category, neighbor] += 1
         self._timeline.put(Span(category, self._timeline.round, began, perf_counter_ns(), *place, total_bytes))
 
-    def mean(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        return self._driver.mean(vectors)
+    @property
+    def living(self) -> tuple[int, ...]:
+        return self._driver.living
+
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
+        return self._driver.mean(vectors, weights)
 
     def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
         return self._driver.gather(values, patience_s)

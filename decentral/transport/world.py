@@ -25,6 +25,7 @@ from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
+from decentral.transport.survivors import Dead, SurvivingEveryone, say_linked
 from decentral.transport.traced import traced_wires
 from decentral.transport.wiring import Wires, Wiring
 
@@ -150,7 +151,12 @@ class World:
             wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)
         circle = partial(self.circle, epoch, everyone)
-        return RankDriver(self.rank, self.size, wires, gradient, everyone, run, epoch, self.transport.timeout_s, circle)
+        asked = self.transport
+        if asked.survive:
+            say_linked(self.store, self.rank)
+        return RankDriver(
+            self.rank, self.size, wires, gradient, everyone, run, epoch, asked.timeout_s, circle, asked.survive
+        )
 
     def _linked(self, topology: Topology, epoch: int, largest: int) -> Wires:
         wiring, neighbors = self.wiring(epoch, largest), topology.neighbors(self.rank)
@@ -192,7 +198,19 @@ class World:
             return MPIEveryone(self.office)
         patience_s = self.transport.connect_timeout_s
         store = self.prefixed(epoch, "all")
+        if self.transport.survive:
+            return self._survivors(epoch, store)
         return GlooEveryone(lambda: gloo_group(store, self.rank, self.size, self.device, patience_s), self.size)
+
+    def _survivors(self, epoch: int, store: Store) -> SurvivingEveryone:
+        def make(name: str, members: tuple[int, ...], patience_s: float) -> Any:
+            group = PrefixStore(f"group/{name}", store)
+            return gloo_group(group, members.index(self.rank), len(members), self.device, patience_s)
+
+        def failed() -> bool:
+            return self.first_fault(epoch) is not None
+
+        return SurvivingEveryone(self.rank, self.size, store, Dead(self.store), make, failed)
 
     def wiring(self, epoch: int, largest: int = 0) -> Wiring:
         """How this node is linked to others in one run."""

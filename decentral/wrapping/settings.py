@@ -29,7 +29,10 @@ def transport_of(transport: Named | None, **shorthands: Any) -> Any:
         ConfigError: an unknown name or option, or a value out of bounds.
     """
     given = {key: value for key, value in shorthands.items() if value is not None}
-    return example_with(transport={**_mapping(transport or {}), **given}).transport
+    section = example_with(transport={**_mapping(transport or {}), **given}).transport
+    if section.survive:
+        raise ConfigError("transport: survive is for `decentral train` with a token method; leave it out")
+    return section
 
 
 def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compression: str | None = None) -> Algorithm:
@@ -55,6 +58,8 @@ def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compressio
             f"algorithm {name!r} moves the model from node to node, so a training loop has none between its visits; "
             "run it by `decentral train`"
         )
+    if made.free_running:
+        raise ConfigError(f"algorithm {name!r} has steps of its own pace; a training loop in rounds has none such")
     return made
 
 

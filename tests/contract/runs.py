@@ -57,7 +57,9 @@ def play(
         for peer in peers.values():
             peer.round = round
             states[peer.node].local.begin_round(round)
-        steps = {node: watched(algorithm.step(states[node], peers[node]), seen[node]) for node in driver.hosted}
+        dead = driver.dead if isinstance(driver, LockstepDriver) else set()
+        living = [node for node in driver.hosted if node not in dead]
+        steps = {node: watched(algorithm.step(states[node], peers[node]), seen[node]) for node in living}
         driver.advance(steps, round)
         models.append(_stacked(vectors))
         posted.append(seen)

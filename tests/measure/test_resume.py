@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
 from decentral.config import Experiment
 from decentral.errors import ConfigError
 from decentral.loading import load
@@ -135,6 +136,17 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "relay-sgd, two trees": {"algorithm": {"name": "relay-sgd", "form": "start", "trees": 2}, "topology": APART},
     "adam": {"optimizer": {"name": "torch.optim.Adam", "lr": 0.01}},
     "adamw": {"optimizer": {"name": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}},
+    "choco": {"algorithm": {"name": "choco", "every": 3, "compression": "top-k", "consensus_step": 0.2}},
+    "beer": {"algorithm": {"name": "beer", "compression": "top-k", "consensus_step": 0.2}},
+    "dcd": {"algorithm": {"name": "dcd", "compression": "int8"}},
+    "hierarchical": {"algorithm": {"name": "hierarchical", "group": 1, "every": 2}},
+    "ef21": {"algorithm": {"name": "ef21", "compression": "top-k"}},
+    "dqsgd": {"algorithm": "dqsgd", "optimizer": DROP},
+    "diana": {"algorithm": "diana", "optimizer": DROP},
+    "mcgd": {"algorithm": {"name": "mcgd", "step_by": "adam", "tokens": 2}, "optimizer": DROP},
+    "sa-srrw": {"algorithm": {"name": "sa-srrw", "visits": 3, "tokens": 2, "meeting": "average"}, "optimizer": DROP},
+    "walkman": {"algorithm": "walkman", "optimizer": DROP},
+    "token gossip": {"algorithm": {"name": "token-gossip", "tokens": 2}, "optimizer": COSINE},
     "muloco": {
         "algorithm": {"name": "diloco", "every": 4},
         "optimizer": {"name": "decentral.training.muon.Muon", "lr": 0.01},
@@ -190,6 +202,12 @@ class Place:
 
         on_ranks(NODES, work, 60.0)
         return run
+
+
+def test_every_method_is_stopped_and_resumed() -> None:
+    sections = [variation.get("algorithm", "dsgd") for variation in VARIATIONS.values()]
+    named = {section if isinstance(section, str) else section["name"] for section in sections}
+    assert {*ALGORITHMS, *TOKEN_METHODS, *CONTROLLERS} <= named
 
 
 def test_ranks_without_a_common_disk_each_keep_their_own(tmp_path: Path) -> None:

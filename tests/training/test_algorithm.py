@@ -41,6 +41,7 @@ TREE: dict[str, Any] = {
     "topology": "ring",
 }
 
+WALK = {"algorithm": "sa-srrw"}
 TWICE = [{"start": 5, "target": 1}, {"start": 5, "target": 2}]
 
 
@@ -114,6 +115,25 @@ def ready(folder: Path, **more: Any) -> Prepared:
             {"algorithm": {"name": "consensus-control", "of": "dsgd", "target": None, "phases": TWICE}},
             "found phases that start at [5, 5]; required: ascending rounds",
             ("algorithm", "phases"),
+        ),
+        (
+            {"algorithm": "dsgd", "transport": {"survive": True}},
+            "survive, but nodes of dsgd wait for every neighbor, a dead one too; use a token method",
+            ("transport", "survive"),
+        ),
+        (
+            {**WALK, "transport": {"name": "mpi", "survive": True}},
+            "survive over mpi, which ends with the first death; use gloo or shared-memory",
+            ("transport", "survive"),
+        ),
+        (
+            {
+                **WALK,
+                "transport": {"survive": True},
+                "checkpoint": {"every": 5},
+            },
+            "survive with checkpoint.every: 5; a checkpoint needs every node",
+            ("transport", "survive"),
         ),
     ],
 )

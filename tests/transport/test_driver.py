@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decentral.peer import Effect, LossAndGradient, Peer, Poll
+from decentral.peer import Effect, LossAndGradient, Now, Peer, Poll, Push, Receive
 from decentral.topology.mixing import Row
 from decentral.transport.driver import Driver
 from decentral.transport.everyone import GlooEveryone
@@ -103,8 +103,8 @@ def test_each_allowed_effect_is_named_once(driver: Callable[[], Driver]) -> None
     with pytest.raises(TypeError) as caught:
         driver().advance({0: step()}, 0)
     listed = str(caught.value).partition("(")[2].partition(")")[0].split(", ")
-    effects = ["AllReduce", "Collect", "Exchange", "Gather", "Gradient", "Mix", "Poll", "Post", "Receive", "Send"]
-    assert listed == effects
+    exchanging = ["AllReduce", "Collect", "Exchange", "Gather", "Gradient", "Mix", "Post"]
+    assert listed == sorted([*exchanging, "Now", "Poll", "Push", "Receive", "Send"])
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -125,7 +125,9 @@ def test_an_async_generator_is_no_step() -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("effect", [Poll()], ids=lambda effect: type(effect).__name__)
+@pytest.mark.parametrize(
+    "effect", [Poll(()), Push({}, (), 0), Now(), Receive((), wait=False)], ids=lambda effect: type(effect).__name__
+)
 def test_effects_that_a_driver_does_not_answer_are_refused(driver: Callable[[], Driver], effect: Effect[Any]) -> None:
     closed = []
 

@@ -43,6 +43,10 @@ def patient(world: World, timeout_s: float) -> World:
     return replace(world, transport=asked)
 
 
+def surviving(world: World) -> World:
+    return replace(world, transport=world.transport.model_copy(update={"survive": True}))
+
+
 def rank_driver(world: World, graph: nx.Graph, timeout_s: float = PATIENCE_S) -> RankDriver:
     topology = Topology.static("test", graph, "metropolis")
     return patient(world, timeout_s).driver(topology, gradient, run=1, epoch=0)
