@@ -47,7 +47,6 @@ class RandomWalkSGD(TokenMethod):
 
     @property
     def changing(self) -> bool:
-        """Whether the number of tokens changes."""
         return self.fork_below is not None or self.loss > 0
 
     @property
@@ -77,9 +76,6 @@ class RandomWalkSGD(TokenMethod):
             for token in state.held.values():
                 token.forked = False
         return state
-
-    def kinds_of_rounds(self) -> dict[str, bool]:
-        return {**super().kinds_of_rounds(), "fork_below or loss": self.changing}
 
     @property
     def performed(self) -> type[Round]:

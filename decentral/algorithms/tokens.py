@@ -100,6 +100,11 @@ class TokenMethod(Algorithm):
         return Walk(self.kernel, self.alpha, self.fake_visits)
 
     @property
+    def changing(self) -> bool:
+        """Whether the number of tokens changes."""
+        return False
+
+    @property
     def performed(self) -> type[Round]:
         """How a node performs its part of a round."""
         if self.survive:
@@ -142,6 +147,7 @@ class TokenMethod(Algorithm):
             "transport.survive": self.survive,
             "route: seeded": self.route == "seeded",
             "counts_at: nodes": self.counts_at == "nodes",
+            "fork_below or loss": self.changing,
         }
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:

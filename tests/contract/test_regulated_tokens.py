@@ -104,11 +104,11 @@ def test_the_last_one_does_not_drop() -> None:
 def test_the_averaged_model_is_the_mean_of_those_that_live() -> None:
     algorithm, peers = method("mcgd", "ring-8", **LIVELY), peers_of(graph("ring-8"))
     run = lockstep(algorithm, "ring-8", 40)
-    shares = [algorithm.share(state, peers[n]) for n, state in run.states.items()]  # type: ignore
-    average = torch.stack([vector for vector, _ in shares]).sum(0) / sum(weight for _, weight in shares)
+    shares = [share for n, state in run.states.items() if (share := algorithm.share(state, peers[n]))]
+    mean = sum(total for total, _ in shares) / sum(weight for _, weight in shares)
     expected = np.mean([token.x.numpy() for token in tokens_of(run)], axis=0)
     assert len(tokens_of(run)) != 5
-    np.testing.assert_allclose(average.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean, expected, rtol=1e-12)
 
 
 def test_no_letter_is_kept_beyond_its_time() -> None:
@@ -135,7 +135,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "forks from the start on": ({"fork_below": 2.0, "tokens": 4}, "they would fork from the start on"),
     "counts that stay": (
         {"loss": 0.1, "kernel": "srrw", "counts_at": "nodes"},
-        "found counts_at: nodes with fork_below or loss",
+        "found counts_at: nodes with fork_below or loss; a run has one of these at most",
     ),
 }
 
