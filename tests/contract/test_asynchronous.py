@@ -1,5 +1,6 @@
 """Asynchronous methods: what they come to without delays, what no order of events may change, and who waits."""
 
+import json
 from collections.abc import Callable
 from math import pi, sin
 from typing import Any
@@ -142,8 +143,6 @@ def check_schedule(schedule: dict[str, Any]) -> None:
 
 def check_each_is_taken_once(text: str) -> None:
     """Of each link, what is taken comes in the order of the sender's steps, and never the same twice."""
-    import json
-
     newest: dict[tuple[int, int], int] = {}
     for line in map(json.loads, text.splitlines()):
         for sender, step in line.get("pushes", {}).items():
