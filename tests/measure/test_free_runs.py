@@ -101,7 +101,10 @@ def test_a_synchronous_method_on_the_same_clock_replays_too(tmp_path: Path) -> N
 
 def test_both_kinds_stand_in_one_comparison(tmp_path: Path) -> None:
     ready, _ = prepared(
-        tmp_path, DIGITS, SWIFT, {"compare": [{"algorithm": "dsgd"}], "baselines": [], "target": 0.4, "rounds": 30}
+        tmp_path,
+        DIGITS,
+        SWIFT,
+        {"compare": [{"algorithm": "dsgd"}], "baselines": [], "target": 0.4, "rounds": 30, "duration_s": 4.0},
     )
     experiment = load(tmp_path / "experiment.yaml").experiment
     found = compare_simulated(experiment, tmp_path / "run", "a command", lambda *_: None)
@@ -111,7 +114,7 @@ def test_both_kinds_stand_in_one_comparison(tmp_path: Path) -> None:
     assert dsgd.seconds_to_target is not None
     assert swift.seconds_to_target < dsgd.seconds_to_target
     rows = (tmp_path / "run" / "00-swift-ring" / "seed-0" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(rows[-1])["free_run"]["steps"] == [4, 16, 16, 16]
+    assert json.loads(rows[-1])["free_run"]["steps"] == [8, 32, 32, 32]
     assert ready.label == "swift ring"
 
 
@@ -169,7 +172,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "ad-psgd uses no mixing weights: leave weights out",
     ),
     "a directed graph for pairs": (
-        {"topology": {"name": "exponential"}, "algorithm": "ad-psgd", "nodes": 8, "clock": {"gradient_s": 1.0}},
+        {"topology": "directed_exponential", "algorithm": "ad-psgd", "nodes": 8, "clock": {"gradient_s": 1.0}},
         "needs one that is symmetric",
     ),
 }
