@@ -240,13 +240,13 @@ def test_the_same_seed_gives_the_same_events_and_a_log_gives_the_same_run(name: 
         )
 
 
-@pytest.mark.parametrize("tau", [0, 1, 4, 8])
+@pytest.mark.parametrize("tau", [0, 1, 8])
 @pytest.mark.parametrize("share", [0.97, 1.03])
 def test_late_gradients_converge_just_below_the_limit_and_diverge_just_above(tau: int, share: float) -> None:
     """eta L < 2 sin(pi / (2 (2 tau + 1))): .1845 for tau = 8, and 2 without delay."""
     smoothness = 3.0
     limit = 2 * sin(pi / (2 * (2 * tau + 1)))
-    problem, rounds = Quadratics.isotropic(1, smoothness), 3000
+    problem, rounds = Quadratics.isotropic(1, smoothness), 300 * (tau + 2)
     algorithm = ALGORITHMS["delayed-dsgd"](local=sgd(share * limit / smoothness), delay=tau, of="gradients")  # type: ignore[call-arg]
     run = simulate(algorithm, alone(1), problem.answers(), problem.starts(), rounds)
     distance = np.linalg.norm(run.models - problem.optimum, axis=(1, 2))
