@@ -89,7 +89,7 @@ def exported(source: Source, which: str) -> tuple[Model, Mapping[str, str]]:
 
     Args:
         which: `average`, `best` or `node=3`. The average is the mean over nodes of everything in floating point,
-            buffers included; other buffers are the first's. The best node is the one of highest own accuracy in the last
+            buffers included; other buffers are the first's. The best node is that of highest own accuracy in the last
             evaluation, or of lowest own test loss where there are no classes; of equals the first.
 
     Raises:
