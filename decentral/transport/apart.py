@@ -73,22 +73,25 @@ class _Job:
             self._end(number)
 
     def _start(self, rank: int, command: Sequence[str], logs: Path) -> PContext:
+        logs.mkdir()
+        return start_processes(
+            name="decentral",
+            entrypoint=command[0],
+            args={0: tuple(command[1:])},
+            envs={0: self._environment(rank)},
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
+        )
+
+    def _environment(self, rank: int) -> dict[str, str]:
+        """What tells a rank who it is, and where the others are."""
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self._nproc, "LOCAL_WORLD_SIZE": self._nproc}
-        told = {
+        return {name: str(number) for name, number in numbers.items()} | {
             "MASTER_ADDR": HOST,
             "MASTER_PORT": str(self._store.port),
             "TORCHELASTIC_RUN_ID": f"decentral-{os.getpid()}",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_USE_AGENT_STORE": str(True),
         }
-        logs.mkdir()
-        return start_processes(
-            name="decentral",
-            entrypoint=command[0],
-            args={0: tuple(command[1:])},
-            envs={0: {name: str(number) for name, number in numbers.items()} | told},
-            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
-        )
 
     def waited(self) -> Ending:
         """How the job ended: well where a rank did, and none failed otherwise than by its death."""
