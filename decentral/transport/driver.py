@@ -196,8 +196,6 @@ def kind_of(payload: Payload, kinds: tuple[Payload, ...], node: int) -> int:
     )
 
 
-def both_ways(node: int) -> RuntimeError:
-    """What a driver raises where one method's nodes send letters and exchange."""
-    return RuntimeError(
-        f"node {node} sends letters and exchanges in one run; on one link they would be taken for each other"
-    )
+def both_ways(node: int, ways: str = "sends letters and exchanges") -> RuntimeError:
+    """What a driver raises where one method's nodes send letters and exchange, or push beside them."""
+    return RuntimeError(f"node {node} {ways} in one run; on one link they would be taken for each other")

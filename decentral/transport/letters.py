@@ -33,6 +33,8 @@ from decentral.transport.wiring import Wires
 
 UNDER_WAY = 2
 """Letters that a link may have under way before the next one waits for the first of them."""
+LOOKS_S = 0.05
+"""How often a node that waits for a letter looks whether it still should."""
 HURRY_S = 2.0
 """How long a node that failed waits for its neighbors' farewells."""
 
@@ -141,8 +143,11 @@ class Letters:
     def _stamp(self, line: _Line, kind: int, round: int, nbytes: int) -> Stamp:
         return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
-    def receive(self, asked: Receive) -> Letter:
-        """The next letter of this round or an earlier one; the last one is closed.
+    def receive(self, asked: Receive, is_over: Callable[[], bool] = lambda: False) -> Letter | None:
+        """The next letter of this round or an earlier one; the last one is closed. None where none is waited for.
+
+        Args:
+            is_over: whether a node that waits is to wait no more.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
@@ -154,8 +159,12 @@ class Letters:
             for neighbor, line in self._lines.items():
                 if line.left <= self._round:
                     raise self._lost(neighbor, "Receive", CLOSED, monotonic() - began)
-            came = inbox.next(began + self._timeout_s)
+            came = inbox.next(min(began + self._timeout_s, monotonic() + LOOKS_S) if asked.wait else monotonic())
+            if came is None and (not asked.wait or is_over()):
+                return None
             if came is None:
+                if monotonic() < began + self._timeout_s:
+                    continue
                 raise LostNeighborError(
                     f"node {self._node} waited {self._timeout_s:.1f} s for a letter of any of its neighbors in round "
                     f"{self._round} (Receive, {self._names()}); raise transport.timeout_s where a round takes longer"

@@ -2,14 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post, Receive, Send
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Effect,
+    Exchange,
+    Gather,
+    Gradient,
+    Mix,
+    Now,
+    Payload,
+    Poll,
+    Post,
+    Push,
+    Receive,
+    Send,
+)
 from decentral.transport.driver import (
     Driver,
     Finished,
@@ -26,6 +41,7 @@ from decentral.transport.exchanges import Exchanges, human_bytes
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
+from decentral.transport.pushes import Pushes
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
@@ -64,6 +80,8 @@ class RankDriver(Driver):
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gathers = Gathers(node, nodes, run, epoch)
         self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
+        self._began_s = perf_counter()
+        self._pushes = Pushes(node, wires, run, epoch, timeout_s, self.bytes_sent, self._now_s)
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
@@ -103,8 +121,7 @@ class RankDriver(Driver):
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
-        if self._exchanges.begun if isinstance(asked, Send | Receive) else self._letters.used and _exchanges(asked):
-            raise both_ways(self._node)
+        self._refuse_two_ways(asked)
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
@@ -124,10 +141,29 @@ class RankDriver(Driver):
             case Send():
                 self._letters.send(asked)
                 return None
-            case Receive(wait=True):
+            case Receive():
                 return self._letters.receive(asked)
+            case Push():
+                self._pushes.push(asked)
+                return None
+            case Poll():
+                return self._pushes.poll(asked)
+            case Now():
+                return self._now_s()
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
+
+    def _now_s(self) -> float:
+        return perf_counter() - self._began_s
+
+    def _refuse_two_ways(self, asked: Effect[Any]) -> None:
+        pushes, letters, exchanges = self._pushes.used, self._letters.used, self._exchanges.begun
+        if exchanges if isinstance(asked, Send | Receive) else letters and _exchanges(asked):
+            raise both_ways(self._node)
+        if pushes and (isinstance(asked, Send | Receive) or _exchanges(asked)):
+            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
+        if isinstance(asked, Push | Poll) and (letters or exchanges):
+            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
 
     def settle(self) -> None:
         self._exchanges.settle()
@@ -207,6 +243,7 @@ class RankDriver(Driver):
 
     def close(self) -> None:
         self._letters.close(in_peace=not self._failed)
+        self._pushes.close(in_peace=not self._failed)
         self._exchanges.close()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
