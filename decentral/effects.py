@@ -43,11 +43,15 @@ class Letter(NamedTuple):
     payload: Payload  # lives until the node's next Receive
 
 
+LAST = -1
+"""In place of the step with which something is pushed: its sender has made all of its steps, and pushes no more."""
+
+
 class Arrival(NamedTuple):
-    """What a neighbor has pushed. Its staleness, in steps, is my own step less the sender's."""
+    """What a neighbor has pushed."""
 
     payload: Payload  # lives until a Poll answers another of the same neighbor
-    step: int  # the sender's own, when it pushed the newest part of this
+    step: int  # the sender's own, when it pushed the newest part of this; or LAST
     at_s: float  # when that arrived, by my clock
 
 
@@ -151,7 +155,7 @@ class Push(Effect[None]):
 
     to: Mapping[int, Payload]  # the same object for several is copied once
     like: Payload  # what is received has its shapes and dtypes
-    step: int  # my own, which the arrival names
+    step: int  # my own, which the arrival names; or LAST
     adds: bool = False  # the same in all pushes of a run
 
 
@@ -160,7 +164,7 @@ class Poll(Effect[Mapping[int, Arrival]]):
     """What neighbors have pushed and I have not looked at, in ascending order of them: asynchronous methods."""
 
     like: Payload  # as of Push
-    wait: bool = False  # until there is something; a node that waits is not held to be starving
+    wait: bool = False  # until there is something
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from decentral.effects import (
+    LAST,
     AllReduce,
     Arrival,
     Collect,
@@ -42,6 +43,7 @@ from decentral.seeding import integer_seed
 from decentral.topology.mixing import Row
 
 __all__ = [
+    "LAST",
     "AllReduce",
     "Arrival",
     "Block",
@@ -192,13 +194,14 @@ class Peer:
         """The next letter, None where none has come: for methods that do not wait."""
         return await Receive(kinds, wait=False)
 
-    async def push(self, payload: Payload, *, adds: bool = False) -> None:
+    async def push(self, payload: Payload, *, adds: bool = False, last: bool = False) -> None:
         """Hand `payload` to all that I send to, without waiting.
 
         Args:
             adds: each is added to those that the neighbor has not looked at, where else it takes their place.
+            last: whether I shall push no more.
         """
-        await Push(dict.fromkeys(self.row().to, payload), payload, self.round, adds)
+        await Push(dict.fromkeys(self.row().to, payload), payload, LAST if last else self.round, adds)
 
     async def poll(self, like: Payload, *, wait: bool = False) -> Mapping[int, Arrival]:
         """What neighbors have pushed since I last looked, by neighbor.

@@ -2,6 +2,7 @@
 
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
+from decentral.algorithms.asynchronous import Asynchronous
 from decentral.algorithms.beer import BEER
 from decentral.algorithms.choco import Choco
 from decentral.algorithms.consensus_control import ConsensusControl
@@ -40,6 +41,7 @@ from decentral.algorithms.slowmo import SlowMo
 from decentral.algorithms.sparseloco import SparseLoCo
 from decentral.algorithms.sparta import Sparta
 from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
+from decentral.algorithms.swift import Swift
 from decentral.algorithms.token_gossip import TokenGossip
 from decentral.algorithms.tokens import TokenMethod
 from decentral.algorithms.walkman import Walkman
@@ -90,6 +92,11 @@ TOKEN_METHODS: dict[str, type[TokenMethod]] = {
     "token-gossip": TokenGossip,
 }
 """The methods whose models walk, which have a battery of their own."""
+
+ASYNCHRONOUS_METHODS: dict[str, type[Asynchronous]] = {
+    "swift": Swift,
+}
+"""The methods whose nodes have no rounds in common, which have a battery of their own."""
 
 CONTROLLERS: dict[str, type[ConsensusControl]] = {"consensus-control": ConsensusControl}
 """Those that wrap one of the methods, which have a test of their own."""

@@ -34,6 +34,9 @@ class Algorithm(ABC):
     uses_weights: ClassVar[bool] = True
     """Whether anything depends on the mixing weights, beside who talks to whom."""
 
+    free_running: ClassVar[bool] = False
+    """Whether nodes step at their own pace, and have no rounds in common: asynchronous methods."""
+
     local: Local
 
     @property
@@ -69,6 +72,14 @@ class Algorithm(ABC):
     def notes(self, state: Any) -> dict[str, float]:  # noqa: ARG002
         """What evaluations record of how it went, the same at all nodes; empty for most methods."""
         return {}
+
+    def staleness(self, state: Any) -> list[int]:  # noqa: ARG002
+        """How often a node has used something 0, 1, 2, ... steps old; empty for methods that wait."""
+        return []
+
+    async def serve(self, state: Any, peer: Peer) -> Tensor:  # noqa: ARG002
+        """What a node of a free run does that has made its steps: answer others, for ever; nothing for most methods."""
+        return torch.zeros(())
 
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""

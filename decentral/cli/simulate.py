@@ -18,7 +18,7 @@ def simulate(
     from decentral.cli import ranks
     from decentral.loading import load
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import own_method, refuse_ddp
+    from decentral.measure.prepared import own_method, refuse_unsimulated
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import chosen
     from decentral.measure.speedup import simulate_alone
@@ -32,7 +32,7 @@ def simulate(
         own_place(experiment.device)
         steps = kept_in(resume, tell=complain)
         ready = own_method(experiment, steps)
-        refuse_ddp(ready)
+        refuse_unsimulated(ready)
         origin = ranks.origin(resume, from_, out)
         if origin:
             origin = chosen(origin)

@@ -95,7 +95,7 @@ def _simulated(
 
     from decentral.cli import ranks
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import prepare_all
+    from decentral.measure.prepared import prepare_all, refuse_unsimulated
     from decentral.measure.record import new_folder
     from decentral.measure.speedup import compare_simulated, simulated
     from decentral.methods import methods
@@ -106,7 +106,8 @@ def _simulated(
     torch.set_num_threads(experiment.threads)
     with loaded.document.placing(), progress(experiment.rounds) as shown:
         steps = kept_in(None, tell=complain)
-        prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0], steps)
+        for ready in prepare_all(experiment, simulated(methods(experiment)), experiment.seeds[0], steps):
+            refuse_unsimulated(ready)
         folder = new_folder(out, experiment.name)
         keep(steps, folder)
         command = ranks.command("speedup", file, overrides, ["--simulated", *(["--tune"] if tune else [])])

@@ -44,7 +44,7 @@ def train(
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import own_method
+    from decentral.measure.prepared import own_method, refuse_free_ranks
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest
@@ -63,6 +63,7 @@ def train(
             with ranks.checking(nproc, experiment, hosts):
                 steps = kept_in(resume, tell=complain)
                 ready = own_method(experiment, steps)
+                refuse_free_ranks(ready)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)

@@ -7,6 +7,8 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, ConsensusControl, Hierarchical, Optimizer
+from decentral.config.asynchronous import AsynchronousSection, Swift
+from decentral.config.clock import Clock, ComputeTime, Crash, Interval
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression
@@ -47,7 +49,7 @@ from decentral.config.data import (
     Shards,
     Shift,
 )
-from decentral.config.experiment import Checkpoint, Clock, Experiment, Method, Transport, Tune
+from decentral.config.experiment import Checkpoint, Experiment, Method, Transport, Tune
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
@@ -80,12 +82,15 @@ __all__ = [
     "AffineShift",
     "Algorithm",
     "AllReduceSGD",
+    "AsynchronousSection",
     "Checkpoint",
     "Choco",
     "Clock",
     "Compression",
+    "ComputeTime",
     "ConsensusControl",
     "ControlPhase",
+    "Crash",
     "Data",
     "DecentLaM",
     "DeepSqueeze",
@@ -103,6 +108,7 @@ __all__ = [
     "GroupedDirichlet",
     "Hierarchical",
     "ImageShift",
+    "Interval",
     "KeyPath",
     "Linear",
     "Matcha",
@@ -137,6 +143,7 @@ __all__ = [
     "Sparta",
     "Static",
     "StochasticGradientPush",
+    "Swift",
     "TokenGossip",
     "TokenSection",
     "Topology",

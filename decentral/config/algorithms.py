@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from decentral.config.asynchronous import Swift
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression, NoCompression
@@ -115,6 +116,7 @@ Methods = (
     | Annotated[SASRRW, Tag("sa-srrw")]
     | Annotated[Walkman, Tag("walkman")]
     | Annotated[TokenGossip, Tag("token-gossip")]
+    | Annotated[Swift, Tag("swift")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from decentral.config.algorithms import DDP, Algorithm, AllReduceSGD, Optimizer
+from decentral.config.clock import Clock
 from decentral.config.data import Data, Model, Partition, Shift
 from decentral.config.section import Named, Section
 from decentral.config.topology import Topology
@@ -22,30 +23,6 @@ class Transport(Section):
     """How long the processes wait for each other at the start."""
     interface: str | None = None
     """Network interface for gloo to listen on, such as eth0; its own choice unless given."""
-
-
-class LinkTime(Section):
-    """What a message takes on one link, in either direction, where it is another than on the rest."""
-
-    between: tuple[int, int]
-    """The two nodes."""
-    latency_s: float = Field(0.0, ge=0)
-    """Seconds, one way."""
-    rate_bit_s: float | None = Field(None, gt=0)
-    """Bits a second; no limit unless given."""
-
-
-class Clock(Section):
-    """Virtual time of `simulate` and of simulated comparisons: what takes how long. All else takes none."""
-
-    gradient_s: float | list[float] = Field(0.01)
-    """Seconds of one gradient; a list has one number for each node."""
-    latency_s: float = Field(0.001, ge=0)
-    """Of a message on any link, one way."""
-    rate_bit_s: float | None = Field(1e9, gt=0)
-    """Of each link in each direction, bits a second; null for no limit."""
-    links: list[LinkTime] = Field([])
-    """Links that differ."""
 
 
 class Checkpoint(Section):
@@ -99,6 +76,10 @@ class Experiment(Section):
     """Seeds of `speedup`, one run each; `train` and `simulate` use the first."""
     evaluate_every: int = Field(10, ge=1)
     """Rounds between evaluations on the test set; they are not counted as training time."""
+    duration_s: float | None = Field(None, gt=0)
+    """How long asynchronous methods run, by the clock of the run; `rounds` steps of each node unless given."""
+    evaluate_every_s: float | None = Field(None, gt=0)
+    """Seconds between their evaluations where they run for a time; a twentieth of it unless given."""
     diagnostics: list[Literal["gradients", "predictions", "edges"]] = Field(["gradients", "predictions"])
     """What evaluations measure beside scores and consensus distance, off the training clock; [] for nothing.
 

@@ -37,6 +37,16 @@ class Control(Document):
     """Upper bound on the consensus distance after the last controlled round; null where it is not finite."""
 
 
+class FreeRun(Document):
+    """How far the nodes of an asynchronous method had come, each at its own pace."""
+
+    steps: list[int]
+    """Made by each node so far."""
+    staleness: list[list[int]]
+    """Of each node, how often it has used something that was 0, 1, 2, ... steps old, up to where there was any; the
+    128th place counts all that was older."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -71,6 +81,8 @@ class Evaluation(Document):
     """Upper bound on the consensus distance from neighbors' differences alone; null unless diagnostics has edges."""
     control: Control | None = None
     """Of consensus-control; null for other methods."""
+    free_run: FreeRun | None = None
+    """Of asynchronous methods, whose `round` is the mean of their nodes' steps; null for others."""
 
 
 class Spread(Document):

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Control, Evaluation
+from decentral.measure.comparison import Control, Evaluation, FreeRun
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
+from decentral.training.free_running import FreeSteps
 from decentral.training.objective import Objective
 from decentral.training.task import Task
 from decentral.transport.driver import Driver
@@ -69,12 +70,14 @@ class Evaluator:
         losses: Mapping[int, Tensor],
         shares: Mapping[int, Tensor] | None = None,
         notes: Mapping[str, float] | None = None,
+        free: FreeSteps | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
         Args:
             shares: what each hosted node adds to the averaged model; its own model unless given.
             notes: of consensus control.
+            free: how far all nodes of a free run have come.
         """
         average = self._driver.mean(shares or models)
         began = perf_counter()
@@ -90,7 +93,8 @@ class Evaluator:
         if 0 in models:
             assert whole is not None
             noted = {"control": control(notes)} if notes else {}
-            self._observe(self._evaluation(round, average, whole, nodes).model_copy(update=further | noted))
+            went = {"free_run": FreeRun(steps=free.steps, staleness=free.staleness)} if free else {}
+            self._observe(self._evaluation(round, average, whole, nodes).model_copy(update=further | noted | went))
         self._driver.gather({node: [0.0] for node in models}, patience_s)
 
     def _node(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from decentral.algorithms.local import LocalOptimizer
 from decentral.compression import Space
 from decentral.config import Clock, ConsensusControl, Experiment, OwnCode
 from decentral.errors import ConfigError
+from decentral.measure.gradient_times import gradient_s_of
 from decentral.measure.virtual import virtual_time
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
@@ -48,6 +50,7 @@ class Prepared:
     groups: Topology | None = None  # the experiment's graph where it is another: of groups, or before D2's (I+W)/2
     diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
     clock: Clock | None = None  # of simulated runs
+    folder: Path = Path()  # where the experiment's relative paths start
 
     @property
     def graph(self) -> Topology | None:
@@ -119,14 +122,26 @@ def prepare(
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     groups, topology = _graphs(experiment, method, algorithm)
     algorithm = on_graph(algorithm, topology, method.algorithm.path)
-    pace = Pace(experiment.rounds, experiment.evaluate_every)
+    pace = Pace(experiment.rounds, experiment.evaluate_every, experiment.duration_s, experiment.evaluate_every_s)
     shared = shared or task(experiment, seed)
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
     if (clock := experiment.clock) is not None:
-        virtual_time(clock, experiment.nodes)
-    ready = Prepared(method, shared, local, topology, algorithm, pace, experiment.nodes, groups, diagnostics, clock)
+        virtual_time(clock, experiment.nodes, seed, experiment.folder)
+    ready = Prepared(
+        method,
+        shared,
+        local,
+        topology,
+        algorithm,
+        pace,
+        experiment.nodes,
+        groups,
+        diagnostics,
+        clock,
+        experiment.folder,
+    )
     if algorithm is not None and not is_own(method):  # which may need numbers
         algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
     return ready
@@ -160,10 +175,35 @@ def own_method(experiment: Experiment, steps: ConsensusSteps | None = None) -> P
     return prepare(experiment, methods(experiment)[0], experiment.seeds[0], steps=steps)
 
 
-def refuse_ddp(prepared: Prepared) -> None:
-    """Raise ConfigError for DDP, which has no simulated nodes."""
+def refuse_unsimulated(prepared: Prepared) -> None:
+    """Raise ConfigError for DDP, which has no simulated nodes, and for asynchronous methods where no time goes by."""
+    section, clock = prepared.method.algorithm, prepared.clock
     if prepared.algorithm is None:
-        raise ConfigError("DDP runs on real processes only; use `decentral train`", prepared.method.algorithm.path)
+        raise ConfigError("DDP runs on real processes only; use `decentral train`", section.path)
+    if not prepared.algorithm.free_running:
+        return
+    if clock is None:
+        raise ConfigError(
+            f"{section.name} is asynchronous: what happens depends on time, which simulated runs have none of; give "
+            "it, such as clock: {gradient_s: 0.01}",
+            section.path,
+        )
+    if clock.replay is None and min(gradient_s_of(clock, prepared.nodes)) == 0:
+        raise ConfigError(
+            f"found a gradient that takes 0 s; {section.name} would make steps for ever with no time going by",
+            (*clock.path, "gradient_s"),
+        )
+
+
+def refuse_free_ranks(prepared: Prepared) -> None:
+    """Raise ConfigError for asynchronous methods, which run in the clock simulator only."""
+    if prepared.algorithm is not None and prepared.algorithm.free_running:
+        name = prepared.method.algorithm.name
+        raise ConfigError(
+            f"{name} is asynchronous, and runs on simulated nodes only: `decentral simulate`, or `decentral speedup "
+            "--simulated`, with a `clock:`",
+            prepared.method.algorithm.path,
+        )
 
 
 def is_own(method: ResolvedMethod) -> bool:

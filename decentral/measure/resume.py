@@ -73,9 +73,11 @@ def keeping(
     Raises:
         ConfigError: DDP is to be checkpointed or resumed.
     """
-    if ready.algorithm is None:
+    if ready.algorithm is None or ready.algorithm.free_running:
         if experiment.checkpoint.every is not None or origin is not None:
             problem = "DDP runs are neither checkpointed nor resumed; remove it, or use algorithm: allreduce"
+            if ready.algorithm is not None:
+                problem = f"{ready.label} has no rounds between which all nodes could be checkpointed; remove it"
             raise ConfigError(problem, experiment.checkpoint.path or ready.method.algorithm.path)
         return None
     manifest = Manifest(

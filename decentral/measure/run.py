@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,12 +13,13 @@ from decentral.algorithms.tokens import TokenMethod
 from decentral.config import Experiment
 from decentral.errors import ConfigError, DecentralError, DivergedError, LostNeighborError, PreemptedError
 from decentral.measure.evaluation import Evaluator, Observe
-from decentral.measure.prepared import Prepared, is_own, refuse_ddp
+from decentral.measure.prepared import Prepared, is_own, refuse_free_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
-from decentral.measure.virtual import simulator
+from decentral.measure.virtual import event_log, simulator, virtual_time
 from decentral.timeline import Timeline
 from decentral.training.ddp import train_ddp
+from decentral.training.free_running import train_freely
 from decentral.training.loop import Measure, train
 from decentral.training.objective import Objective
 from decentral.training.traced import TracedGradient, traced_ddp, traced_local
@@ -28,22 +30,31 @@ from decentral.transport.world import World
 from decentral.user_code import blame
 
 
-def simulate(prepared: Prepared, observe: Observe, keeping: Keeping | None = None) -> dict[int, nn.Module]:
+def simulate(
+    prepared: Prepared, observe: Observe, keeping: Keeping | None = None, folder: Path | None = None
+) -> dict[int, nn.Module]:
     """Run in the lockstep simulator, or the clock's; the trained module of each node.
 
     Args:
         keeping: how the run is checkpointed, and where it begins; from the beginning without checkpoints unless given.
+        folder: of the run, for its event log where the clock asks for one.
 
     Raises:
         ConfigError: DDP, which runs on real processes only.
         DivergedError: a loss is not finite.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_ddp(prepared)
+    refuse_unsimulated(prepared)
     objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
     assert prepared.algorithm is not None
-    driver = simulator([each.gradient for each in objectives.values()], prepared.algorithm, prepared.clock)
-    return _trained(prepared, driver, objectives, observe, keeping)
+    gradients, clock = [each.gradient for each in objectives.values()], prepared.clock
+    with event_log(clock, folder) as log:
+        if clock is None:
+            driver = simulator(gradients, prepared.algorithm, None)
+        else:
+            time = virtual_time(clock, prepared.nodes, prepared.task.seed, prepared.folder, log)
+            driver = simulator(gradients, prepared.algorithm, time, clock.starving)
+        return _trained(prepared, driver, objectives, observe, keeping)
 
 
 def run_on(
@@ -68,6 +79,7 @@ def run_on(
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
+    refuse_free_ranks(prepared)
     task = prepared.task
     with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
         return _run_on(world, prepared, epoch, run, observe, keeping, timeline)
@@ -154,6 +166,9 @@ def _trained(
     if timeline is not None:
         evaluate = timeline.timed("evaluate", evaluate)
     start = prepared.task.start()
+    if prepared.algorithm.free_running:
+        models = train_freely(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
+        return {node: objectives[node].module_at(x) for node, x in models.items()}
     saved = keeping.saved if keeping else None
     with saving(keeping, driver.hosted, world, epoch) as boundary:
         models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate, boundary, saved)

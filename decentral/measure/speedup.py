@@ -16,7 +16,7 @@ from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
-from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_ddp
+from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_unsimulated
 from decentral.measure.record import (
     Metrics,
     describe_run,
@@ -98,8 +98,8 @@ def compare_simulated(
     if tuning:
         chosen = tune(experiment, simulated(methods(untuned(experiment))), folder, simulate, steps, progress)
 
-    def perform(method: Prepared, _place: Path) -> Perform:
-        return partial(simulate, method)
+    def perform(method: Prepared, place: Path) -> Perform:
+        return partial(simulate, method, folder=place)
 
     return _compared(experiment, chosen, perform, folder, command, clock, progress, rank=0, steps=steps)
 
@@ -194,12 +194,12 @@ def simulate_alone(
         DivergedError: a loss is not finite; what was recorded until then stays.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_ddp(ready)
+    refuse_unsimulated(ready)
     plan = keeping(folder, experiment, ready, clock_of(experiment), command, origin)
     if plan and origin:
         checked(origin, experiment, ready, range(ready.nodes))
         plan = resumed(plan, origin, experiment, ready, range(ready.nodes), command)
-    perform = partial(simulate, ready, keeping=plan)
+    perform = partial(simulate, ready, keeping=plan, folder=folder)
     return _alone(folder, experiment, command, clock_of(experiment), ready, perform, progress, rank=0, plan=plan)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decentral import config
-from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS, CONTROLLERS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.consensus_control import ConsensusControl
 from decentral.algorithms.controllable import controllable
@@ -33,7 +33,7 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
         return _controlled(section, local, folder)
     if not isinstance(section, config.OwnCode):
         options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
-        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS}[section.name](local=local, **options)
+        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS, **ASYNCHRONOUS_METHODS}[section.name](local=local, **options)
         return made
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)

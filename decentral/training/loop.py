@@ -30,6 +30,8 @@ class Pace:
 
     rounds: int
     evaluate_every: int
+    duration_s: float | None = None  # of a free run
+    evaluate_every_s: float | None = None
 
     def is_due(self, round: int) -> bool:
         """Whether an evaluation follows this round."""

@@ -51,6 +51,42 @@ def _not_an_effect(step: Step, found: str) -> str:
     return f"{name} awaited {found}; a step may await effects only ({effects}), through the methods of its peer"
 
 
+class FreeRun(ABC):
+    """What a driver asks of a free run, in which each node steps at its own pace.
+
+    Times are seconds since the run began, by the driver's clock.
+    """
+
+    @abstractmethod
+    def begin(self, node: int, now_s: float) -> Step | None:
+        """A node's next step; None where it has made all of its steps."""
+
+    @abstractmethod
+    def end(self, node: int, loss: Tensor, now_s: float) -> None:
+        """A node's step has come to its end, with the loss `()`."""
+
+    @abstractmethod
+    def serve(self, node: int) -> Step:
+        """What a node does that has made its steps: answer others. It is closed once all have made theirs."""
+
+    @abstractmethod
+    def look_s(self) -> float:
+        """When models are to be looked at next; infinite for never."""
+
+    @abstractmethod
+    def look(self, now_s: float) -> None:
+        """Look at the hosted nodes' models, as they are then; a real process calls it between two steps."""
+
+    @abstractmethod
+    def rejoin(self, node: int, now_s: float) -> tuple[int, int] | None:
+        """A node that was down takes over a neighbor's model: the neighbor, and bytes; None where it has none."""
+
+    @property
+    @abstractmethod
+    def is_timed(self) -> bool:
+        """Whether it lasts for a time; then a node may be left waiting at the end. Else each makes all of its steps."""
+
+
 class Driver(ABC):
     """Answers effects for the nodes it hosts: one in a real process, all of them in a simulator.
 
@@ -63,6 +99,14 @@ class Driver(ABC):
     @abstractmethod
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
         """Run one step of each hosted node to its end; returns each one's loss `()`."""
+
+    def run_free(self, run: FreeRun) -> None:  # noqa: ARG002
+        """Advance the hosted nodes' steps, each at its own pace, until all have made theirs and nothing is under way.
+
+        Raises:
+            TypeError: this driver knows rounds alone.
+        """
+        raise TypeError(f"{type(self).__name__} has no free runs")
 
     def settle(self) -> None:  # noqa: B027  most drivers leave nothing under way
         """Wait until all that was begun on a GPU has ended there; before a clock stops or a value is read.

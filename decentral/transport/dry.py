@@ -18,8 +18,11 @@ from decentral.peer import (
     LossAndGradient,
     Messages,
     Mix,
+    Now,
     Payload,
+    Poll,
     Post,
+    Push,
     Ticket,
 )
 from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, proceed
@@ -107,8 +110,23 @@ class DryNode:
                     answer = self._all_reduced(asked)
                 case Gather(payload=payload):
                     answer = self._gathered(payload)
+                case Push(to=to, like=like):
+                    self._sent(len(to), like)
+                    answer = None
+                case Poll():
+                    answer = {}
+                case Now():
+                    answer = 0.0
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
+
+    def _sent(self, receivers: int, payload: Payload) -> None:
+        """Count messages whose end nobody waits for."""
+        size = HEADER_BYTES + payload_bytes(payload)
+        self.messages_sent += receivers
+        self.bytes_sent += receivers * size
+        self.largest_frame = max(self.largest_frame, size)
+        self.rounds[-1].exchanges.append(Exchanged(receivers, 0, size, min(receivers, 1)))
 
     def _post(self, messages: Messages) -> Ticket:
         self.messages_sent += len(messages.to)

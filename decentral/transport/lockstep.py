@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from decentral.errors import DecentralError
 from decentral.peer import (
     AllReduce,
     Collect,
@@ -51,7 +52,7 @@ from decentral.transport.mail import Mail, changed
 _NOT_YET = object()
 
 
-class DeadlockError(RuntimeError):
+class DeadlockError(DecentralError):
     """No node can go on; the text names who waits for whom."""
 
 

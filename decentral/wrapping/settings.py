@@ -55,6 +55,8 @@ def algorithm_named(algorithm: Named | type[Algorithm], local: Local, compressio
             f"algorithm {name!r} moves the model from node to node, so a training loop has none between its visits; "
             "run it by `decentral train`"
         )
+    if made.free_running:
+        raise ConfigError(f"algorithm {name!r} has steps of its own pace; a training loop in rounds has none such")
     return made
 
 
