@@ -184,6 +184,10 @@ class Running(FreeRun):
         return self._pace.duration_s is not None
 
     @property
+    def over_s(self) -> float:
+        return inf if self._pace.duration_s is None else self._pace.duration_s
+
+    @property
     def last_row(self) -> int:
         """The row of what is kept after the run: the same in all processes, whatever their nodes have done."""
         if self._pace.duration_s is None:

@@ -42,9 +42,7 @@ class Readers:
         put: takes what comes, in the thread of the link that it came over.
     """
 
-    def __init__(
-        self, name: str, node: int, links: Mapping[int, Link], size: int, put: Callable[[Came], None]
-    ) -> None:
+    def __init__(self, name: str, node: int, links: Mapping[int, Link], size: int, put: Callable[[Came], None]) -> None:
         self._size, self._put = size, put
         self._threads: list[Thread] = []
         for neighbor, link in links.items():

@@ -103,6 +103,7 @@ class Letters:
         self._looked_at: tuple[Link, Tensor] | None = None  # the last letter's frame
         self._signatures: list[int] = []  # of the kinds
         self._round = 0
+        self._is_free = False
 
     @property
     def used(self) -> bool:
@@ -112,6 +113,10 @@ class Letters:
     def begin_round(self, round: int) -> None:
         """Letters of this round may be looked at from now on."""
         self._round = round
+
+    def begin_free_run(self) -> None:
+        """From now on nodes have no rounds in common: letters of any may be looked at."""
+        self._is_free = True
 
     def end_round(self) -> None:
         """The node looks at no letter any more."""
@@ -179,7 +184,7 @@ class Letters:
 
     def _due(self) -> _Kept | None:
         for kept in self._kept:
-            if kept.round <= self._round:
+            if self._is_free or kept.round <= self._round:
                 self._kept.remove(kept)
                 return kept
         return None
@@ -201,7 +206,7 @@ class Letters:
         if number is not None:
             self._kept.append(_Kept(neighbor, frame, stamp.round, number))
         else:
-            line.left = stamp.round
+            line.left = inf if self._is_free and stamp.round else stamp.round
 
     def _opened(self, kinds: tuple[Payload, ...]) -> Inbox:
         """The inbox, made at the first letter."""

@@ -93,4 +93,3 @@ class Mailbox:
             for parcel in (self._lent.pop(neighbor, None), place.swap(None)):
                 if parcel is not None:
                     parcel.give_back()
-

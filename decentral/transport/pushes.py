@@ -190,8 +190,8 @@ class Pushes:
         for neighbor, line in self._lines.items():
             if not line.link.letters:
                 raise MissingEnvironmentError(
-                    f"nodes {self._node} and {neighbor} are linked by {line.link.name}, over which nothing can be pushed "
-                    "without waiting; use transport: gloo"
+                    f"nodes {self._node} and {neighbor} are linked by {line.link.name}, over which nothing can be "
+                    "pushed without waiting; use transport: gloo"
                 )
         self._like, self._signature, self._nbytes = like, signature(like), payload_bytes(like)
         node, size, polled = self._node, HEADER_BYTES + self._nbytes, [x for x in self._lines.values() if x.link.polled]

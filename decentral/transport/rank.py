@@ -1,6 +1,7 @@
 """The rank driver: one node in one real process, its effects performed over links to its neighbors."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from decentral.peer import (
 from decentral.transport.driver import (
     Driver,
     Finished,
+    FreeRun,
     GradientAt,
     Step,
     all_reduce_bytes,
@@ -38,10 +40,11 @@ from decentral.transport.driver import (
 )
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
+from decentral.transport.free import SLOWEST, AllThrough, TimeOverError, step_freely
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
-from decentral.transport.pushes import Pushes
+from decentral.transport.pushes import LOOKS_S, Pushes
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
@@ -82,6 +85,7 @@ class RankDriver(Driver):
         self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._began_s = perf_counter()
         self._pushes = Pushes(node, wires, run, epoch, timeout_s, self.bytes_sent, self._now_s)
+        self._is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
@@ -93,19 +97,65 @@ class RankDriver(Driver):
         self._round = 0
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
-        step = steps[self._node]
         self.begin_round(round)
-        answer: object = None
         try:
-            while not isinstance(asked := proceed(step, answer), Finished):
-                answer = self.perform(asked)
+            loss = self._performed(steps[self._node])
         except BaseException:
             self._failed = True
             raise
+        self.end_round()
+        return {self._node: loss}
+
+    def _performed(self, step: Step, ends: Callable[[], bool] = lambda: False) -> Tensor:
+        """Answer all effects of a step; its loss `()`.
+
+        Raises:
+            TimeOverError: it `ends` before.
+        """
+        answer: object = None
+        try:
+            while not isinstance(asked := proceed(step, answer), Finished):
+                if ends():
+                    raise TimeOverError
+                answer = self.perform(asked)
+            return asked.loss
         finally:
             step.close()
+
+    def run_free(self, run: FreeRun) -> None:
+        """Advance the node's steps at its own pace, and then answer others until all have made theirs.
+
+        Raises:
+            LostNeighborError: another node is gone, or takes very much longer than this one.
+        """
+        self._together("start", 0, self._met, self._everyone, self._all)
+        self._letters.begin_free_run()
+        self._began_s = perf_counter()
+        try:
+            self._is_over = lambda: self._now_s() >= run.over_s
+            step_freely(self._node, run, self._now_s, self._stepped)
+            self._serve(run)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _met(self, timeout_s: float) -> None:
+        self._everyone.gather(torch.zeros(1), timeout_s)
+
+    def _stepped(self, step: Step, number: int) -> Tensor:
+        self.begin_round(number)
+        loss = self._performed(step)
         self.end_round()
-        return {self._node: asked.loss}
+        return loss
+
+    def _serve(self, run: FreeRun) -> None:
+        through = AllThrough(self._node, self._met, self._timeout_s + SLOWEST * self._now_s())
+        self._is_over = through.is_over
+        with suppress(TimeOverError):
+            self._performed(run.serve(self._node), through.is_over)
+        while not through.wait(LOOKS_S):
+            self._pushes.check("Poll")
+        self._together("end", 0, through.check, self._everyone, self._all)
 
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
@@ -142,28 +192,32 @@ class RankDriver(Driver):
                 self._letters.send(asked)
                 return None
             case Receive():
-                return self._letters.receive(asked)
+                return self._awaited(self._letters.receive(asked, self._is_over), asked.wait)
             case Push():
                 self._pushes.push(asked)
                 return None
             case Poll():
-                return self._pushes.poll(asked)
+                return self._awaited(self._pushes.poll(asked, self._is_over), asked.wait)
             case Now():
                 return self._now_s()
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
 
+    @staticmethod
+    def _awaited(answer: object, waits: bool) -> object:
+        if waits and not answer:
+            raise TimeOverError
+        return answer
+
     def _now_s(self) -> float:
         return perf_counter() - self._began_s
 
     def _refuse_two_ways(self, asked: Effect[Any]) -> None:
-        pushes, letters, exchanges = self._pushes.used, self._letters.used, self._exchanges.begun
-        if exchanges if isinstance(asked, Send | Receive) else letters and _exchanges(asked):
+        pushes, writes, exchanges = isinstance(asked, Push | Poll), isinstance(asked, Send | Receive), _exchanges(asked)
+        if (pushes and (self._letters.used or self._exchanges.begun)) or (self._pushes.used and (writes or exchanges)):
+            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
+        if (writes and self._exchanges.begun) or (exchanges and self._letters.used):
             raise both_ways(self._node)
-        if pushes and (isinstance(asked, Send | Receive) or _exchanges(asked)):
-            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
-        if isinstance(asked, Push | Poll) and (letters or exchanges):
-            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
 
     def settle(self) -> None:
         self._exchanges.settle()

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
-from threading import Event, enumerate as threads
+from threading import Event
+from threading import enumerate as threads
 from time import monotonic, sleep
 from typing import Any
 
@@ -15,7 +16,7 @@ from decentral.transport.rank import RankDriver
 from decentral.transport.shared import SharedOutbox
 from decentral.transport.world import World
 from tests.contract.ranks import on_ranks
-from tests.transport.test_rank import GRAPHS, LOSS, PATIENCE_S, advance, lost, rank_driver
+from tests.transport.test_rank import GRAPHS, PATIENCE_S, advance, lost, rank_driver
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.parametrize("wire", ["gloo", "shared-memory"])]
 
@@ -77,11 +78,13 @@ def test_the_newest_is_found_with_its_sender_s_step_and_nothing_is_found_twice(w
         return [], 0.0, driver.bytes_sent[0]
 
     (*_, sent), (steps, ago_s, _) = on_ranks(2, work, wire=wire)
-    assert steps == sorted(set(steps)) and steps[-1] == 40
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40
     assert len(steps) < 40  # who looks late finds the newest alone
     assert 0 <= ago_s < PATIENCE_S
     frame = 64 + 4 * D + 8
-    assert sent % frame == 0 and len(steps) <= sent // frame <= 40
+    assert sent % frame == 0
+    assert len(steps) <= sent // frame <= 40
 
 
 def test_a_push_to_a_node_that_takes_nothing_never_waits_and_holds_up_no_other(wire: str) -> None:
