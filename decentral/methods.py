@@ -10,6 +10,7 @@ from decentral.config import (
     Algorithm,
     Choco,
     ConsensusControl,
+    DelayedDSGD,
     DiLoCo,
     Experiment,
     FedAvg,
@@ -111,6 +112,9 @@ def _described(method: ResolvedMethod) -> str:
         words += [Path(method.topology.name).stem, *schedule_words(method.topology)]
     if isinstance(method.algorithm, DSGD | Choco | Hierarchical | GASLoC | NoLoCo | SparseLoCo | DiLoCo | FedAvg):
         words += [f"tau={method.algorithm.every}"] if method.algorithm.every > 1 else []
+    if isinstance(method.algorithm, DelayedDSGD):
+        given = method.algorithm.model_dump(include={"of", "delay"}, exclude_defaults=True)
+        words += [f"{key}={value}" for key, value in given.items()]
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)
     if isinstance(method.algorithm, PowerGossip):

@@ -1,7 +1,9 @@
 """The methods, one file each, named as the literature names them. Adding one is adding a file and a line here."""
 
+from decentral.algorithms.ad_psgd import ADPSGD
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
+from decentral.algorithms.async_gradient_push import AsyncGradientPush
 from decentral.algorithms.asynchronous import Asynchronous
 from decentral.algorithms.beer import BEER
 from decentral.algorithms.choco import Choco
@@ -10,6 +12,7 @@ from decentral.algorithms.d2 import D2
 from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.deepsqueeze import DeepSqueeze
+from decentral.algorithms.delayed_dsgd import DelayedDSGD
 from decentral.algorithms.diana import DIANA
 from decentral.algorithms.diloco import DiLoCo
 from decentral.algorithms.dqsgd import DQSGD
@@ -48,6 +51,7 @@ from decentral.algorithms.walkman import Walkman
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "dsgd": DSGD,
+    "delayed-dsgd": DelayedDSGD,
     "hierarchical": Hierarchical,
     "choco": Choco,
     "lead": LEAD,
@@ -94,7 +98,9 @@ TOKEN_METHODS: dict[str, type[TokenMethod]] = {
 """The methods whose models walk, which have a battery of their own."""
 
 ASYNCHRONOUS_METHODS: dict[str, type[Asynchronous]] = {
+    "ad-psgd": ADPSGD,
     "swift": Swift,
+    "async-gradient-push": AsyncGradientPush,
 }
 """The methods whose nodes have no rounds in common, which have a battery of their own."""
 

@@ -7,7 +7,7 @@ the signature of what they call.
 """
 
 from decentral.config.algorithms import DDP, DSGD, Algorithm, AllReduceSGD, ConsensusControl, Hierarchical, Optimizer
-from decentral.config.asynchronous import AsynchronousSection, Swift
+from decentral.config.asynchronous import ADPSGD, AsyncGradientPush, AsynchronousSection, DelayedDSGD, Swift
 from decentral.config.clock import Clock, ComputeTime, Crash, Interval
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
@@ -57,6 +57,7 @@ from decentral.config.tokens import SASRRW, RandomWalkSGD, TokenGossip, TokenSec
 from decentral.config.topology import Matcha, Matchings, RandomMatchings, Schedule, Static, Topology
 
 __all__ = [
+    "ADPSGD",
     "BEER",
     "CIFAR10",
     "CNN",
@@ -82,6 +83,7 @@ __all__ = [
     "AffineShift",
     "Algorithm",
     "AllReduceSGD",
+    "AsyncGradientPush",
     "AsynchronousSection",
     "Checkpoint",
     "Choco",
@@ -94,6 +96,7 @@ __all__ = [
     "Data",
     "DecentLaM",
     "DeepSqueeze",
+    "DelayedDSGD",
     "DiLoCo",
     "Digits",
     "Dirichlet",

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from decentral.config.asynchronous import Swift
+from decentral.config.asynchronous import ADPSGD, AsyncGradientPush, DelayedDSGD, Swift
 from decentral.config.compressed import BEER, DCD, ECD, LEAD, Choco, DeepSqueeze, MoTEF, PowerGossip
 from decentral.config.compressed_central import DIANA, DQSGD, ECSGDDIANA, EF14, EF21, EF21SGDM, EControl
 from decentral.config.compression import Compression, NoCompression
@@ -116,7 +116,10 @@ Methods = (
     | Annotated[SASRRW, Tag("sa-srrw")]
     | Annotated[Walkman, Tag("walkman")]
     | Annotated[TokenGossip, Tag("token-gossip")]
+    | Annotated[DelayedDSGD, Tag("delayed-dsgd")]
+    | Annotated[ADPSGD, Tag("ad-psgd")]
     | Annotated[Swift, Tag("swift")]
+    | Annotated[AsyncGradientPush, Tag("async-gradient-push")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

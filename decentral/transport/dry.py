@@ -4,6 +4,7 @@ So the bytes of any algorithm are known before the run, from the same text that 
 sends behind the computation of a gradient.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from decentral.peer import (
     Exchange,
     Gather,
     Gradient,
+    Letter,
     LossAndGradient,
     Messages,
     Mix,
@@ -23,9 +25,11 @@ from decentral.peer import (
     Poll,
     Post,
     Push,
+    Receive,
+    Send,
     Ticket,
 )
-from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, proceed
+from decentral.transport.driver import Finished, Step, all_reduce_bytes, gather_bytes, kind_of, proceed
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
 
@@ -85,6 +89,7 @@ class DryNode:
         self.rounds: list[Round] = []
         self._nodes = nodes
         self._gradients = 0  # in all rounds
+        self._echoes: deque[Letter] = deque()
         self._posted: dict[Ticket, tuple[Messages, Exchanged, int]] = {}
 
     def advance(self, step: Step) -> None:
@@ -115,6 +120,12 @@ class DryNode:
                     answer = None
                 case Poll():
                     answer = {}
+                case Send(to=to, payload=payload):
+                    self._sent(1, payload)
+                    self._echoes.append(Letter(to, kind_of(payload, asked.kinds, to), payload))
+                    answer = None
+                case Receive(wait=False):  # whom it writes to writes the same to it
+                    answer = self._echoes.popleft() if self._echoes else None
                 case Now():
                     answer = 0.0
                 case _:
