@@ -101,9 +101,23 @@ class Letters:
         self._inbox: Inbox | None = None  # from the first letter on
         self._kept: deque[_Kept] = deque()
         self._looked_at: tuple[Link, Tensor] | None = None  # the last letter's frame
+        self._kinds: tuple[Payload, ...] = ()
         self._signatures: list[int] = []  # of the kinds
         self._round = 0
         self._is_free = False
+        self.read = 0  # letters that the node has been given
+        self.is_waiting = False  # for a letter, with none there
+
+    @property
+    def made(self) -> int:
+        """Letters that the node has sent."""
+        return sum(line.sent for line in self._lines.values())
+
+    def throw_away(self) -> None:
+        """All letters that have come, where the node reads none any more."""
+        if self._inbox is not None:
+            while self.receive(Receive(self._kinds, wait=False)) is not None:
+                pass
 
     @property
     def used(self) -> bool:
@@ -148,27 +162,32 @@ class Letters:
     def _stamp(self, line: _Line, kind: int, round: int, nbytes: int) -> Stamp:
         return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
-    def receive(self, asked: Receive, is_over: Callable[[], bool] = lambda: False) -> Letter | None:
+    def receive(
+        self, asked: Receive, is_over: Callable[[], bool] = lambda: False, timeout_s: float | None = None
+    ) -> Letter | None:
         """The next letter of this round or an earlier one; the last one is closed. None where none is waited for.
 
         Args:
             is_over: whether a node that waits is to wait no more.
+            timeout_s: how long it waits at most.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
             MissingEnvironmentError: a link that carries no letters.
         """
         inbox, began = self._opened(asked.kinds), monotonic()
+        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
         self.end_round()
         while (kept := self._due()) is None:
+            self.is_waiting = asked.wait
             for neighbor, line in self._lines.items():
                 if line.left <= self._round:
                     raise self._lost(neighbor, "Receive", CLOSED, monotonic() - began)
-            came = inbox.next(min(began + self._timeout_s, monotonic() + LOOKS_S) if asked.wait else monotonic())
+            came = inbox.next(min(deadline, monotonic() + LOOKS_S) if asked.wait else monotonic())
             if came is None and (not asked.wait or is_over()):
                 return None
             if came is None:
-                if monotonic() < began + self._timeout_s:
+                if monotonic() < deadline:
                     continue
                 raise LostNeighborError(
                     f"node {self._node} waited {self._timeout_s:.1f} s for a letter of any of its neighbors in round "
@@ -177,6 +196,8 @@ class Letters:
             if isinstance(came.frame, BrokenLinkError):
                 raise self._lost(came.neighbor, "Receive", str(came.frame), monotonic() - began)
             self._sort(came.neighbor, came.frame, asked.kinds)
+        self.is_waiting = False
+        self.read += 1
         like = asked.kinds[kept.kind]
         self._looked_at = self._lines[kept.neighbor].link, kept.frame
         views = payload_views(kept.frame, like)
@@ -218,6 +239,7 @@ class Letters:
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, which carries no letters of a "
                     "token method; use transport: gloo"
                 )
+        self._kinds = kinds
         self._signatures = [signature(kind) for kind in kinds]
         size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)
         self._inbox = Inbox(self._node, {neighbor: line.link for neighbor, line in self._lines.items()}, size)

@@ -69,6 +69,10 @@ class Mailbox:
         with suppress(Empty):
             self._bell.get(timeout=seconds)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is there to be taken."""
+        return all(place.is_empty() for place in self._places.values())
+
     def take(self) -> Mapping[int, Arrival]:
         """All that is there, in ascending order of neighbors. What was taken of the same ones before is given back."""
         with suppress(Empty):

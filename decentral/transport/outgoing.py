@@ -53,6 +53,7 @@ class Line:
     place: Place[Frame] = field(default_factory=Place)
     bell: SimpleQueue[None] = field(default_factory=SimpleQueue)
     farewell: Frame | None = None  # what follows the newest, and is the last
+    made: int = 0  # frames that have left or are there
     sent_bytes: int = 0
     under_way: Frame | None = None
 
@@ -60,6 +61,8 @@ class Line:
         """Put a frame in the place of what has not left yet."""
         if (old := self.place.swap(frame)) is not None:
             old.drop()
+        else:
+            self.made += 1
         self.bell.put(None)
 
     def leave(self, farewell: Frame) -> None:

@@ -13,6 +13,10 @@ class Place(Generic[T]):
         self._lock = Lock()
         self._held: T | None = None
 
+    def is_empty(self) -> bool:
+        """Whether nothing is there."""
+        return self._held is None
+
     def swap(self, new: T | None) -> T | None:
         """Put something there, or nothing; what was there."""
         with self._lock:

@@ -79,6 +79,8 @@ class Pushes:
         self._signature = self._nbytes = 0
         self._number = 0  # of pushes
         self._heard = dict.fromkeys(self._lines, 0)  # numbers of what came last
+        self._read = dict.fromkeys(self._lines, 0)  # frames that have come
+        self._waits = False
         self._broken: dict[int, str] = {}
         self._left: set[int] = set()  # neighbors that have said farewell in peace
 
@@ -86,6 +88,21 @@ class Pushes:
     def used(self) -> bool:
         """Whether the node has pushed or polled."""
         return self._open is not None
+
+    @property
+    def made(self) -> int:
+        """Frames that have left the node, or are about to."""
+        return sum(line.made for line in self._lines.values())
+
+    @property
+    def read(self) -> int:
+        """Frames that have come to the node."""
+        return sum(self._read.values())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the node waits for something, with nothing there."""
+        return self._open is not None and self._open.mailbox.is_empty() and self._waits
 
     def push(self, asked: Push) -> None:
         """Put a payload into the place for each receiver; what the neighbor takes is on its way when this returns.
@@ -128,36 +145,43 @@ class Pushes:
         for total, other in zip(*views, strict=True):
             total.add_(other)
         earlier.drop()
+        line.made -= 1
         line.replace(frame)
         return True
 
     def _stamp(self, round: int, kind: int, nbytes: int) -> Stamp:
         return Stamp(self._run, self._epoch, self._node, round, self._number, kind, nbytes)
 
-    def poll(self, asked: Poll, is_over: Callable[[], bool] = lambda: False) -> Mapping[int, Arrival]:
+    def poll(
+        self, asked: Poll, is_over: Callable[[], bool] = lambda: False, timeout_s: float | None = None
+    ) -> Mapping[int, Arrival]:
         """What has come since the node last looked.
 
         Args:
             is_over: whether a node that waits is to wait no more.
+            timeout_s: how long it waits at most.
 
         Raises:
             LostNeighborError: a neighbor is gone, sent something else, or nothing came in time.
             MissingEnvironmentError: a link that nothing can be pushed over.
         """
         mailbox, began = self._opened(asked.like).mailbox, monotonic()
+        most_s = self._timeout_s if timeout_s is None else timeout_s
         while True:
             self.check("Poll")
+            self._waits = False
             taken = mailbox.take()
+            self._waits = asked.wait and not taken
             if taken or not asked.wait or is_over():
                 return taken
             waited_s = monotonic() - began
-            if waited_s >= self._timeout_s or self._left.issuperset(self._lines):
-                why = CLOSED if waited_s < self._timeout_s else NO_ANSWER
+            if waited_s >= most_s or self._left.issuperset(self._lines):
+                why = CLOSED if waited_s < most_s else NO_ANSWER
                 raise LostNeighborError(
                     f"node {self._node} waited {waited_s:.1f} s for what any of its neighbors pushes: {why} (Poll, "
                     f"{self._names()}); raise transport.timeout_s where a step takes longer"
                 )
-            mailbox.wait(min(LOOKS_S, self._timeout_s - waited_s))
+            mailbox.wait(min(LOOKS_S, most_s - waited_s))
 
     def check(self, kind: str) -> None:
         """Count what has been sent, and find out whether all neighbors are there.
@@ -227,6 +251,7 @@ class Pushes:
             payload_views(frame, self._like), stamp.round - 1, self._clock(), self._release(neighbor, frame)
         )
         mailbox.put(neighbor, parcel, adds=kind != self._signature)
+        self._read[neighbor] += 1
 
     def _release(self, neighbor: int, frame: Tensor) -> Callable[[], None]:
         return partial(self._lines[neighbor].link.release, frame)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
@@ -40,11 +41,11 @@ from decentral.transport.driver import (
 )
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
-from decentral.transport.free import SLOWEST, AllThrough, TimeOverError, step_freely
+from decentral.transport.free import NAP_S, SLOWEST, AllThrough, Counts, TimeOverError, step_freely
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
-from decentral.transport.pushes import LOOKS_S, Pushes
+from decentral.transport.pushes import Pushes
 from decentral.transport.wiring import Wires
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class RankDriver(Driver):
         self._began_s = perf_counter()
         self._pushes = Pushes(node, wires, run, epoch, timeout_s, self.bytes_sent, self._now_s)
         self._is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
+        self._serves, self._wait_s = True, timeout_s
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
@@ -128,7 +130,7 @@ class RankDriver(Driver):
         Raises:
             LostNeighborError: another node is gone, or takes very much longer than this one.
         """
-        self._together("start", 0, self._met, self._everyone, self._all)
+        self._together("start", 0, partial(self._everyone.gather, torch.zeros(1)), self._everyone, self._all)
         self._letters.begin_free_run()
         self._began_s = perf_counter()
         try:
@@ -139,9 +141,6 @@ class RankDriver(Driver):
             self._failed = True
             raise
 
-    def _met(self, timeout_s: float) -> None:
-        self._everyone.gather(torch.zeros(1), timeout_s)
-
     def _stepped(self, step: Step, number: int) -> Tensor:
         self.begin_round(number)
         loss = self._performed(step)
@@ -149,11 +148,14 @@ class RankDriver(Driver):
         return loss
 
     def _serve(self, run: FreeRun) -> None:
-        through = AllThrough(self._node, self._met, self._timeout_s + SLOWEST * self._now_s())
-        self._is_over = through.is_over
+        patience_s = self._timeout_s + SLOWEST * self._now_s()
+        through = AllThrough(self._node, self._everyone.gather, self._counts, patience_s, self._timeout_s)
+        self._is_over, self._wait_s = through.is_over, inf
         with suppress(TimeOverError):
             self._performed(run.serve(self._node), through.is_over)
-        while not through.wait(LOOKS_S):
+        self._serves = False
+        while not through.wait(NAP_S):
+            self._letters.throw_away()
             self._pushes.check("Poll")
         self._together("end", 0, through.check, self._everyone, self._all)
 
@@ -168,6 +170,13 @@ class RankDriver(Driver):
         """Reuse the memory of what the round's step was lent."""
         self._exchanges.end_round()
         self._letters.end_round()
+
+    def _counts(self) -> Counts:
+        """What the node has sent and read, read the other way round: what is read meanwhile is seen to be sent."""
+        letters, pushes = self._letters, self._pushes
+        read = letters.read + pushes.read
+        busy = self._serves and not (letters.is_waiting or pushes.is_waiting)
+        return Counts(letters.made + pushes.made, read, int(busy))
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
@@ -192,12 +201,12 @@ class RankDriver(Driver):
                 self._letters.send(asked)
                 return None
             case Receive():
-                return self._awaited(self._letters.receive(asked, self._is_over), asked.wait)
+                return self._awaited(self._letters.receive(asked, self._is_over, self._wait_s), asked.wait)
             case Push():
                 self._pushes.push(asked)
                 return None
             case Poll():
-                return self._awaited(self._pushes.poll(asked, self._is_over), asked.wait)
+                return self._awaited(self._pushes.poll(asked, self._is_over, self._wait_s), asked.wait)
             case Now():
                 return self._now_s()
             case _:
