@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from math import inf
 from threading import Event
 from time import sleep
@@ -74,73 +75,71 @@ async def nothing() -> Tensor:
     return LOSS
 
 
+def summed(driver: RankDriver, rank: int, nodes: int) -> tuple[float, int]:
+    """A node of a ring that gives its mass to its neighbors, the last being slow: what it has in the end, and steps."""
+    mass = torch.ones(1000, dtype=torch.float64)
+
+    async def take(wait: bool) -> None:
+        for arrival in (await Poll(LIKE, wait)).values():
+            mass.add_(arrival.payload[0])
+
+    async def step(number: int) -> Tensor:
+        sleep(0.15 if rank == nodes - 1 else 0.001)
+        mass.div_(3)
+        await Push({(rank + 1) % nodes: (mass,), (rank - 1) % nodes: (mass,)}, LIKE, number, adds=True)
+        await take(wait=False)
+        return LOSS
+
+    async def serve() -> Tensor:
+        while True:
+            await take(wait=True)
+
+    run = Steps(step, serve, over_s=0.6)
+    driver.run_free(run)
+    assert mass.eq(mass[0]).all()
+    return float(mass[0]), run.made
+
+
+def answered(driver: RankDriver, rank: int, nodes: int) -> tuple[int, int, int]:
+    """A node of a ring that asks the next one, in each step: how often it has, and has answered and been answered."""
+    counted = Counter[str]()
+
+    async def read(letter: Letter) -> None:
+        if letter.kind:
+            counted["replies"] += 1
+        else:
+            counted["requests"] += 1
+            await Send(letter.sender, REPLY, KINDS)
+
+    async def step(_number: int) -> Tensor:
+        await Send((rank + 1) % nodes, REQUEST, KINDS)
+        counted["sent"] += 1
+        while (letter := await Receive(KINDS, wait=False)) is not None:
+            await read(letter)
+        return LOSS
+
+    async def serve() -> Tensor:
+        while True:
+            letter = await Receive(KINDS)
+            assert letter is not None
+            sleep(0.005)
+            await read(letter)
+
+    driver.run_free(Steps(step, serve, count=10 * (rank + 1)))
+    return counted["sent"], counted["requests"], counted["replies"]
+
+
 def test_sums_have_all_arrived_when_a_run_ends_whoever_is_slow(wire: str) -> None:
     """What each node keeps and what it has got come to what all began with: nothing is under way any more."""
-    nodes = 3
-
-    def work(driver: RankDriver, rank: int) -> tuple[float, int]:
-        mass = torch.ones(1000, dtype=torch.float64)
-
-        async def take(wait: bool) -> None:
-            for arrival in (await Poll(LIKE, wait)).values():
-                mass.add_(arrival.payload[0])
-
-        async def step(number: int) -> Tensor:
-            sleep(0.15 if rank == 2 else 0.001)
-            mass.div_(nodes)
-            others = [j for j in range(nodes) if j != rank]
-            await Push(dict.fromkeys(others, (mass,)), LIKE, number, adds=True)
-            await take(wait=False)
-            return LOSS
-
-        async def serve() -> Tensor:
-            while True:
-                await take(wait=True)
-
-        run = Steps(step, serve, over_s=0.6)
-        driver.run_free(run)
-        assert mass.eq(mass[0]).all()
-        return float(mass[0]), run.made
-
-    found = on_drivers(nodes, work, wire)
-    assert sum(mass for mass, _ in found) == pytest.approx(nodes, abs=1e-12)
+    found = on_drivers(3, partial(summed, nodes=3), wire)
+    assert sum(mass for mass, _ in found) == pytest.approx(3, abs=1e-12)
     fast, other, slow = (made for _, made in found)
     assert min(fast, other) > slow > 0
 
 
 def test_every_letter_is_answered_before_a_run_ends(wire: str) -> None:
     """Requests that are sent in the last step are read by who serves, and their replies by who asked."""
-
-    def work(driver: RankDriver, rank: int) -> Counter[str]:
-        counted, other = Counter[str](), (rank + 1) % 3
-
-        async def read(letter: Letter) -> None:
-            if letter.kind:
-                counted["replies"] += 1
-            else:
-                counted["requests"] += 1
-                await Send(letter.sender, REPLY, KINDS)
-
-        async def step(_number: int) -> Tensor:
-            await Send(other, REQUEST, KINDS)
-            counted["sent"] += 1
-            while (letter := await Receive(KINDS, wait=False)) is not None:
-                await read(letter)
-            return LOSS
-
-        async def serve() -> Tensor:
-            while True:
-                letter = await Receive(KINDS)
-                assert letter is not None
-                sleep(0.005)
-                await read(letter)
-
-        driver.run_free(Steps(step, serve, count=10 * (rank + 1)))
-        return counted
-
-    for rank, counted in enumerate(found := on_drivers(3, work, wire)):
-        assert counted["replies"] == counted["sent"] == 10 * (rank + 1)
-        assert found[(rank + 1) % 3]["requests"] == counted["sent"]
+    assert on_drivers(3, partial(answered, nodes=3), wire) == [(10, 30, 10), (20, 10, 20), (30, 20, 30)]
 
 
 def test_who_serves_nobody_does_not_hold_up_the_end_with_letters_that_it_does_not_read(wire: str) -> None:
