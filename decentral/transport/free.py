@@ -5,7 +5,8 @@ arrived then. That is found out behind the nodes' own threads, which go on answe
 gathered again and again until two in a row are the same, as many read as made, and nobody busy (Mattern 1987).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from threading import Event, Thread
 from time import sleep
 from typing import NamedTuple
@@ -13,8 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from decentral.peer import Arrival, Letter, Poll, Receive
 from decentral.transport.driver import FreeRun, Step
+from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
+from decentral.transport.pushes import Pushes
 
 SLOWEST = 100
 """How many times longer than this node another may take for its steps before it counts as lost."""
@@ -110,3 +114,54 @@ class AllThrough:
         """Raise BrokenLinkError where another node has gone, or took too long."""
         if self._error is not None:
             raise self._error
+
+
+class Waits:
+    """A node's waits for what others send, and how they end.
+
+    Args:
+        letters: of the node.
+        pushes: of the node.
+        timeout_s: how long it waits at most.
+    """
+
+    def __init__(self, letters: Letters, pushes: Pushes, timeout_s: float) -> None:
+        self._letters, self._pushes, self._timeout_s = letters, pushes, timeout_s
+        self._serves = True
+        self.is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
+
+    def receive(self, asked: Receive) -> Letter | None:
+        """A letter; raises TimeOverError as `poll` does."""
+        letter = self._letters.receive(asked, self.is_over, self._timeout_s)
+        if asked.wait and letter is None:
+            raise TimeOverError
+        return letter
+
+    def poll(self, asked: Poll) -> Mapping[int, Arrival]:
+        """What has been pushed.
+
+        Raises:
+            TimeOverError: the node waits, and is to wait no more.
+        """
+        arrivals = self._pushes.poll(asked, self.is_over, self._timeout_s)
+        if asked.wait and not arrivals:
+            raise TimeOverError
+        return arrivals
+
+    def until(self, through: AllThrough) -> None:
+        """From now on the node waits until that is over, however long it is."""
+        self.is_over, self._timeout_s = through.is_over, inf
+
+    def counts(self) -> Counts:
+        """What the node has sent and read, read the other way round: what is read meanwhile is seen to be sent."""
+        letters, pushes = self._letters, self._pushes
+        read = letters.read + pushes.read
+        busy = self._serves and not (letters.is_waiting or pushes.is_waiting)
+        return Counts(letters.made + pushes.made, read, int(busy))
+
+    def see_off(self, through: AllThrough) -> None:
+        """The node answers nobody any more, and waits for the others; raises LostNeighborError."""
+        self._serves = False
+        while not through.wait(NAP_S):
+            self._letters.throw_away()
+            self._pushes.check("Poll")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from math import inf
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
@@ -41,7 +40,7 @@ from decentral.transport.driver import (
 )
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
-from decentral.transport.free import NAP_S, SLOWEST, AllThrough, Counts, TimeOverError, step_freely
+from decentral.transport.free import SLOWEST, AllThrough, TimeOverError, Waits, step_freely
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
@@ -86,8 +85,7 @@ class RankDriver(Driver):
         self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._began_s = perf_counter()
         self._pushes = Pushes(node, wires, run, epoch, timeout_s, self.bytes_sent, self._now_s)
-        self._is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
-        self._serves, self._wait_s = True, timeout_s
+        self._waits = Waits(self._letters, self._pushes, timeout_s)
         self._failed = False
         self._gradient = gradient
         self._everyone, self._all = everyone, tuple(range(nodes))
@@ -134,7 +132,7 @@ class RankDriver(Driver):
         self._letters.begin_free_run()
         self._began_s = perf_counter()
         try:
-            self._is_over = lambda: self._now_s() >= run.over_s
+            self._waits.is_over = lambda: self._now_s() >= run.over_s
             step_freely(self._node, run, self._now_s, self._stepped)
             self._serve(run)
         except BaseException:
@@ -149,14 +147,12 @@ class RankDriver(Driver):
 
     def _serve(self, run: FreeRun) -> None:
         patience_s = self._timeout_s + SLOWEST * self._now_s()
-        through = AllThrough(self._node, self._everyone.gather, self._counts, patience_s, self._timeout_s)
-        self._is_over, self._wait_s = through.is_over, inf
+        counts = self._waits.counts
+        through = AllThrough(self._node, self._everyone.gather, counts, patience_s, self._timeout_s)
+        self._waits.until(through)
         with suppress(TimeOverError):
             self._performed(run.serve(self._node), through.is_over)
-        self._serves = False
-        while not through.wait(NAP_S):
-            self._letters.throw_away()
-            self._pushes.check("Poll")
+        self._waits.see_off(through)
         self._together("end", 0, through.check, self._everyone, self._all)
 
     def begin_round(self, round: int) -> None:
@@ -170,13 +166,6 @@ class RankDriver(Driver):
         """Reuse the memory of what the round's step was lent."""
         self._exchanges.end_round()
         self._letters.end_round()
-
-    def _counts(self) -> Counts:
-        """What the node has sent and read, read the other way round: what is read meanwhile is seen to be sent."""
-        letters, pushes = self._letters, self._pushes
-        read = letters.read + pushes.read
-        busy = self._serves and not (letters.is_waiting or pushes.is_waiting)
-        return Counts(letters.made + pushes.made, read, int(busy))
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
@@ -201,22 +190,16 @@ class RankDriver(Driver):
                 self._letters.send(asked)
                 return None
             case Receive():
-                return self._awaited(self._letters.receive(asked, self._is_over, self._wait_s), asked.wait)
+                return self._waits.receive(asked)
             case Push():
                 self._pushes.push(asked)
                 return None
             case Poll():
-                return self._awaited(self._pushes.poll(asked, self._is_over, self._wait_s), asked.wait)
+                return self._waits.poll(asked)
             case Now():
                 return self._now_s()
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
-
-    @staticmethod
-    def _awaited(answer: object, waits: bool) -> object:
-        if waits and not answer:
-            raise TimeOverError
-        return answer
 
     def _now_s(self) -> float:
         return perf_counter() - self._began_s

@@ -1,6 +1,5 @@
-"""Slow nodes of real processes: how long they sleep, by the clock that they are told; the clocks here are the test's."""
+"""Slow nodes of real processes: how long they sleep, by clocks that are the test's."""
 
-from collections.abc import Iterator
 from math import inf
 
 import pytest
@@ -31,12 +30,12 @@ class Time:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
     monkeypatch.setattr(straggling, "perf_counter", lambda: time.now_s)
     monkeypatch.setattr(straggling, "thread_time", lambda: time.cpu_s)
     monkeypatch.setattr(straggling, "sleep", time.sleep)
-    yield time
+    return time
 
 
 def taken(time: Time, node: Straggling, work_s: float) -> float:
