@@ -136,6 +136,10 @@ def prepare(
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
+    if experiment.evaluate_every_s is not None and experiment.duration_s is None:
+        raise ConfigError(
+            "found no duration_s: without it nodes are evaluated by steps, evaluate_every", ("evaluate_every_s",)
+        )
     if (clock := with_stragglers(experiment.clock, experiment.stragglers)) is not None:
         virtual_time(clock, experiment.nodes, seed, experiment.folder)
     ready = Prepared(

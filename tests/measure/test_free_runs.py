@@ -57,7 +57,9 @@ def test_a_run_lasts_for_its_time_and_is_looked_at_when_it_is_due(algorithm: str
 
 
 def test_without_a_time_each_node_makes_its_steps(tmp_path: Path) -> None:
-    ready, _ = prepared(tmp_path, DIGITS, SWIFT, {"duration_s": None, "rounds": 11, "evaluate_every": 4})
+    ready, _ = prepared(
+        tmp_path, DIGITS, SWIFT, {"duration_s": None, "evaluate_every_s": None, "rounds": 11, "evaluate_every": 4}
+    )
     _, seen = ran(ready)
     assert [row.free_run.steps for row in seen if row.free_run] == [[n] * 4 for n in (0, 4, 8, 11)]
     assert [row.seconds for row in seen] == [0.0, 2.0, 4.0, 5.5]
@@ -89,7 +91,7 @@ def test_a_log_is_the_same_each_time_and_replays_the_run(tmp_path: Path) -> None
 
 def test_a_synchronous_method_on_the_same_clock_replays_too(tmp_path: Path) -> None:
     clock = {**CLOCK, "loss": 0.1, "varies": {"name": "two-speed", "slowdown": 3}, "log": True}
-    plain = {"algorithm": "dsgd", "duration_s": None}
+    plain = {"algorithm": "dsgd", "duration_s": None, "evaluate_every_s": None}
     models, seen = ran(prepared(tmp_path, DIGITS, SWIFT, plain, {"clock": clock})[0], tmp_path)
     replay = {"clock": {"replay": str(tmp_path / EVENTS)}}
     replayed, again = ran(prepared(tmp_path, DIGITS, SWIFT, plain, replay)[0])
@@ -166,6 +168,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no log": ({"clock": {"replay": "nowhere.jsonl"}}, "nowhere.jsonl cannot be read"),
     "a log and times": ({"clock": {"replay": "x", "gradient_s": 1.0}}, "leave gradient_s out"),
     "a trace of nothing": ({"clock": {"varies": {"name": "trace", "file": "x.csv"}}}, "x.csv cannot be read"),
+    "seconds of no time": ({"duration_s": None}, "found no duration_s"),
     "a changing graph": ({"topology": {"name": "ring", "schedule": "matchings"}}, "changes from turn to turn"),
     "weights for pairs": (
         {"topology": {"name": "ring", "weights": "uniform"}, "algorithm": "ad-psgd"},
@@ -197,7 +200,8 @@ def test_checkpoints_and_loops_of_rounds_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", EVERYONE)
 def test_bytes_are_foretold_for_nodes_that_are_equally_fast(algorithm: str, tmp_path: Path) -> None:
     """Of pairs a request a step, which is right where two are alone and all of theirs cross."""
-    alike: dict[str, Any] = {"clock": {"gradient_s": 0.125, "latency_s": 0.0}, "duration_s": None, "rounds": 6}
+    alike: dict[str, Any] = {"clock": {"gradient_s": 0.125, "latency_s": 0.0}, "rounds": 6}
+    alike |= {"duration_s": None, "evaluate_every_s": None}
     nodes = {"nodes": 2} if algorithm == "ad-psgd" else {}
     ready, _ = prepared(tmp_path, DIGITS, SWIFT, alike, {"algorithm": algorithm}, nodes)
     _, seen = ran(ready)

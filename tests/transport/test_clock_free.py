@@ -288,6 +288,7 @@ def test_what_a_node_was_pushed_must_not_be_written_to() -> None:
 
 BAD = {
     "other shapes": (lambda: Push({1: (torch.zeros(3),)}, LIKE, 0), RuntimeError, "all payloads of an exchange"),
+    "letters too": (lambda: Send(1, LIKE, KINDS), RuntimeError, "node 0 pushes and sends letters in one run"),
     "no such node": (lambda: Push({7: LIKE}, LIKE, 0), RuntimeError, "pushed to node 7, which there is not"),
 }
 
@@ -297,6 +298,7 @@ def test_bad_pushes_are_refused(which: str) -> None:
     effect, kind, told = BAD[which]
 
     async def one() -> Tensor:
+        await Push({1: LIKE}, LIKE, 0)
         await effect()
         return LOSS
 
