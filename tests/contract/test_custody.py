@@ -368,6 +368,7 @@ def test_real_links_that_break_are_survived(wire: str, at: int) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_process_that_holds_a_token_is_killed() -> None:
     """In a process of its own, since it forks."""
