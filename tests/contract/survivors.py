@@ -71,7 +71,7 @@ def played_on(algorithm: TokenMethod, topology: Topology, rounds: int, deaths: M
     """
     visits: Counter[int] = Counter()
     neighbors = {node: topology.neighbors(node) for node in range(topology.nodes)}
-    answers = [_gradient(node, visits) for node in neighbors]
+    answers = [gradient(node, visits) for node in neighbors]
     driver = LockstepDriver(answers, poison=True, deaths=deaths, neighbors=neighbors)
     peers, states = begun(algorithm, topology)
     losses, asked = [], [Counter[int]()]
@@ -84,10 +84,15 @@ def played_on(algorithm: TokenMethod, topology: Topology, rounds: int, deaths: M
         losses.append({node: float(loss) for node, loss in driver.advance(steps, round).items()})
     living = {node: state for node, state in states.items() if node not in driver.dead}
     if algorithm.survive:
-        accounts = {node: account(state.held, state.custody) for node, state in living.items()}
-        for node, state in living.items():
-            settle(state.held, state.custody, accounts, peers[node])
+        settle_all(living, peers)
     return Left(living, losses, visits.total(), asked, driver.bytes_sent)
+
+
+def settle_all(living: Mapping[int, Any], peers: Mapping[int, Peer]) -> None:
+    """As all do together at the end of a run."""
+    accounts = {node: account(state.held, state.custody) for node, state in living.items()}
+    for node, state in living.items():
+        settle(state.held, state.custody, accounts, peers[node])
 
 
 def played_in_turn(
@@ -100,7 +105,9 @@ def played_in_turn(
     return played_on(algorithm, topology, rounds, due)
 
 
-def _gradient(node: int, visits: Counter[int]) -> GradientAt:
+def gradient(node: int, visits: Counter[int]) -> GradientAt:
+    """Towards a node's own number, with a count of the visits."""
+
     def answer(x: Tensor) -> LossAndGradient:
         visits[node] += 1
         return LossAndGradient(((x - node) ** 2).sum() / 2, x - node)

@@ -2,9 +2,14 @@
 is lost for each death."""
 
 import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
@@ -19,15 +24,20 @@ from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import NOTICE, TOKEN
 from decentral.algorithms.tokens import TokenMethod
 from decentral.errors import LostNeighborError
-from decentral.peer import GONE, Gradient, Letter, LossAndGradient, Payload, Receive
+from decentral.peer import GONE, Effect, Gradient, Letter, LossAndGradient, Payload, Receive
 from decentral.topology.hops import NOWHERE
 from decentral.topology.topology import Topology
 from decentral.topology.walks import KERNELS, Surroundings
 from decentral.training.packing import pack, unpack
-from decentral.transport.driver import Finished, proceed
+from decentral.transport.driver import Finished, Step, proceed
+from decentral.transport.rank import RankDriver
+from decentral.transport.world import World
 from tests.contract.problems import DIMENSION
+from tests.contract.ranks import on_ranks
 from tests.contract.runs import same
-from tests.contract.survivors import Left, begun, played_in_turn, played_on, static, surviving
+from tests.contract.survivors import Left, begun, gradient, played_in_turn, played_on, settle_all, static, surviving
+from tests.transport.test_rank import surviving as surviving_rank
+from tests.transport.test_surviving_letters import die
 
 RING = static(nx.Graph([*nx.cycle_graph(6).edges, (0, 3)]))
 KARATE = static(nx.karate_club_graph())
@@ -146,6 +156,20 @@ def test_every_method_survives(name: str) -> None:
     for at in range(0, 40, 6):
         left = played_on(algorithm, RING, ROUNDS, {start: at})
         assert [(token.number, token.visit) for token in left.tokens] == [(0, ROUNDS * VISITS)]
+
+
+def test_a_walk_that_stays_loses_one_visit_at_most() -> None:
+    """Between two hubs a node of degree 2 is left by every third hop only: the custodian is told of each visit."""
+    topology = static(nx.convert_node_labels_to_integers(nx.complete_bipartite_graph(2, 6)))
+    algorithm = method(topology, tokens=1, visits=40)
+    assert algorithm.chain is not None
+    path = algorithm.chain.path(0, 0, 40).tolist()
+    stays = [sum(1 for _ in group) for _, group in groupby(path)]
+    assert max(stays) > 2
+    victim = path[sum(stays[: stays.index(max(stays))])]
+    whole = played_on(algorithm, topology, 1)
+    for at in range(0, whole.asked[-1][victim], 3):
+        check(played_on(algorithm, topology, 1, {victim: at}), algorithm, 1, 1)
 
 
 def test_all_nodes_but_one_may_die_one_by_one() -> None:
@@ -291,3 +315,63 @@ def test_walks_hop_among_the_living(kernel: str) -> None:
     assert reached - {0} == set(hops(whole)) - {0, *dead}
     if KERNELS[kernel].any_target and kernel != "srrw":  # the other hops are what they were
         assert all(after == before for before, after in zip(hops(whole), hops(left), strict=True) if after != 0)
+
+
+class Died(Exception):  # noqa: N818  it is no error of anybody's
+    """A rank that is a thread has lost its links as a killed process does."""
+
+
+def dying(step: Step, driver: RankDriver, at: int) -> Step:
+    """The same step of a rank that dies at one of its effects."""
+
+    def watch() -> Generator[Effect[Any], Any, Any]:
+        answer: object = None
+        for _ in range(at):
+            try:
+                effect = step.send(answer)
+            except StopIteration as done:
+                return done.value
+            answer = yield effect
+        die(driver)
+        raise Died
+
+    return cast(Step, watch())
+
+
+@pytest.mark.parametrize("at", [4, 17])
+@pytest.mark.parametrize("wire", ["gloo", "shared-memory"])
+def test_real_links_that_break_are_survived(wire: str, at: int) -> None:
+    topology, rounds, made = GRAPHS["complete"], 4, Counter[int]()
+    algorithm = method(topology)
+    victim = algorithm.starts(begun(algorithm, topology)[0][0])[0]
+
+    def rank(world: World) -> Any:
+        peers, states = begun(algorithm, topology)
+        peer, state = peers[world.rank], states[world.rank]
+        driver = surviving_rank(world).driver(topology, gradient(world.rank, made), run=7, epoch=1)
+        try:
+            for peer.round in range(rounds):
+                step = algorithm.step(state, peer)
+                doomed = world.rank == victim and peer.round == 1
+                driver.advance({world.rank: dying(cast(Step, step), driver, at) if doomed else step}, peer.round)
+        except Died:
+            return None
+        finally:
+            driver.close()
+        return state
+
+    states = on_ranks(4, rank, wire=wire)
+    living = {node: state for node, state in enumerate(states) if state is not None}
+    assert {*range(4)} - living.keys() == {victim}
+    settle_all(living, begun(algorithm, topology)[0])
+    check(Left(living, [], made.total(), [], {}), algorithm, rounds, 1)
+
+
+@pytest.mark.processes
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_process_that_holds_a_token_is_killed() -> None:
+    """In a process of its own, since it forks."""
+    chaos = subprocess.run([sys.executable, "-m", "tests.contract.chaos_tokens", "1"], capture_output=True, text=True)
+    assert chaos.returncode == 0, chaos.stderr
+    assert chaos.stdout.splitlines()[-1] == "1 kills, 1 of a holder: all ended with 3 tokens"
