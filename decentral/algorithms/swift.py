@@ -14,8 +14,9 @@ this is D-SGD in the order adapt-while-communicate, to the bit.
 With `memory` x_j' stays until a newer one comes; without, each counts once, so that a slow neighbor pulls less, and no
 copies of neighbors' models are kept.
 
-The paper chooses W by how often each node is expected to step (its CCS); here it is the given one, as in the paper
-where all are expected to step equally often. A node that steps more often then pulls the others more to its own data.
+A node that steps twice as often averages twice as often, so that each of its steps lasts half as long: with `memory`
+all losses count alike in the long run, however fast their nodes are.
+The paper's choice of W for nodes that are expected to count unequally (its CCS) is not here.
 
     x_j'    state.known[j]
 

@@ -45,6 +45,7 @@ GRAPHS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
     "torus-4x8": ("torus", 32, {"rows": 4}),
     "hypercube-32": ("hypercube", 32, {}),
     "complete-8": ("complete", 8, {}),
+    "complete-4": ("complete", 4, {}),
     "tree-7": ("tree", 7, {"branching": 2}),
     "social-32": ("davis", 32, {}),
     "social-15": ("florentine", 15, {}),

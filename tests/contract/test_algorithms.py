@@ -26,6 +26,7 @@ from decentral.transport.lockstep import LockstepDriver
 from decentral.transport.world import World
 from tests.contract import (
     oracle,
+    oracle_asynchronous,
     oracle_central,
     oracle_compressed,
     oracle_correction,
@@ -153,6 +154,16 @@ def dsgd(order: str, every: int) -> Case:
         settings={"order": order, "every": every},
         equations=partial(equations, every=every),
         bytes_sent=partial(gossip_bytes, every=every),
+    )
+
+
+def delayed(delay: int, of: str) -> Case:
+    """Late models keep no mean, and late gradients are no plain SGD."""
+    return Case(
+        settings={"delay": delay, "of": of},
+        equations=oracle_asynchronous.delayed(delay, of),
+        bytes_sent=gossip_bytes,
+        **(CORRECTED | {"alone": of == "models", "mean": False}),
     )
 
 
@@ -355,6 +366,7 @@ CASES: dict[str, dict[str, Case]] = {
         "awc": dsgd("adapt-while-communicate", every=1),
         "awc every 3": dsgd("adapt-while-communicate", every=3),
     },
+    "delayed-dsgd": {"models": delayed(2, "models"), "gradients": delayed(3, "gradients")},
     "hierarchical": {
         "leaders": hierarchical("adapt-then-combine", "leaders", size=2),
         "leaders of 3 cta every 3": hierarchical("combine-then-adapt", "leaders", size=3, every=3),
