@@ -6,6 +6,7 @@ text runs on all that can. Algorithms ask through the methods of `Peer`.
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -147,6 +148,7 @@ class Receive(Effect[Letter | None]):
 
     kinds: tuple[Payload, ...]  # as of Send
     wait: bool = True  # for one; else the answer is None where none has come
+    until_s: float = inf  # how long to wait, by my clock, in free runs alone; the answer is None where none came
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,7 @@ from decentral.config import (
     FedAvg,
     GASLoC,
     Hierarchical,
+    HubSection,
     Method,
     NoLoCo,
     Optimizer,
@@ -115,6 +116,9 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, DelayedDSGD):
         given = method.algorithm.model_dump(include={"of", "delay"}, exclude_defaults=True)
         words += [f"{key}={value}" for key, value in given.items()]
+    if isinstance(method.algorithm, HubSection):
+        given = method.algorithm.model_dump(exclude={"name", "importance"}, exclude_defaults=True)
+        words += [str(value) if key in ("rule", "assign") else f"{key}={value}" for key, value in given.items()]
     if isinstance(compression := getattr(method.algorithm, "compression", None), Section):
         words += compression_words(compression)
     if isinstance(method.algorithm, PowerGossip):

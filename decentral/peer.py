@@ -196,6 +196,10 @@ class Peer:
         """The next letter, None where none has come: for methods that do not wait."""
         return await Receive(kinds, wait=False)
 
+    async def receive_until(self, until_s: float, kinds: tuple[Payload, ...]) -> Letter | None:
+        """The next letter, None where none has come until then by my clock: asynchronous methods alone may ask."""
+        return await Receive(kinds, until_s=until_s)
+
     async def push(self, payload: Payload, *, adds: bool = False, last: bool = False) -> None:
         """Hand `payload` to all that I send to, without waiting.
 

@@ -4,11 +4,13 @@ from decentral.algorithms.ad_psgd import ADPSGD
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.allreduce import AllReduceSGD
 from decentral.algorithms.async_gradient_push import AsyncGradientPush
+from decentral.algorithms.async_sgd import AsyncSGD
 from decentral.algorithms.asynchronous import Asynchronous
 from decentral.algorithms.beer import BEER
 from decentral.algorithms.choco import Choco
 from decentral.algorithms.consensus_control import ConsensusControl
 from decentral.algorithms.d2 import D2
+from decentral.algorithms.dc_asgd import DCASGD
 from decentral.algorithms.dcd import DCD
 from decentral.algorithms.decentlam import DecentLaM
 from decentral.algorithms.deepsqueeze import DeepSqueeze
@@ -25,11 +27,15 @@ from decentral.algorithms.ef21 import EF21
 from decentral.algorithms.ef21_sgdm import EF21SGDM
 from decentral.algorithms.epidemic import EpidemicLearning
 from decentral.algorithms.exact_diffusion import ExactDiffusion
+from decentral.algorithms.fedasync import FedAsync
 from decentral.algorithms.fedavg import FedAvg
+from decentral.algorithms.fedbuff import FedBuff
+from decentral.algorithms.fedfix import FedFix
 from decentral.algorithms.gasloc import GASLoC
 from decentral.algorithms.global_update_tracking import GlobalUpdateTracking
 from decentral.algorithms.gradient_tracking import GradientTracking
 from decentral.algorithms.hierarchical import Hierarchical
+from decentral.algorithms.hub import Hub
 from decentral.algorithms.lead import LEAD
 from decentral.algorithms.momentum_tracking import MomentumTracking
 from decentral.algorithms.motef import MoTEF
@@ -39,6 +45,7 @@ from decentral.algorithms.quasi_global_adam import QuasiGlobalAdam
 from decentral.algorithms.quasi_global_momentum import QuasiGlobalMomentum
 from decentral.algorithms.random_walk_sgd import RandomWalkSGD
 from decentral.algorithms.relay_sgd import RelaySGD
+from decentral.algorithms.ringmaster import Ringmaster
 from decentral.algorithms.sa_srrw import SASRRW
 from decentral.algorithms.slowmo import SlowMo
 from decentral.algorithms.sparseloco import SparseLoCo
@@ -105,6 +112,16 @@ ASYNCHRONOUS_METHODS: dict[str, type[Asynchronous]] = {
     "async-gradient-push": AsyncGradientPush,
 }
 """The methods whose nodes have no rounds in common, which have a battery of their own."""
+
+HUB_METHODS: dict[str, type[Hub]] = {
+    "async-sgd": AsyncSGD,
+    "ringmaster": Ringmaster,
+    "dc-asgd": DCASGD,
+    "fedasync": FedAsync,
+    "fedbuff": FedBuff,
+    "fedfix": FedFix,
+}
+"""The asynchronous ones in which one node serves, which have a battery of their own."""
 
 CONTROLLERS: dict[str, type[ConsensusControl]] = {"consensus-control": ConsensusControl}
 """Those that wrap one of the methods, which have a test of their own."""

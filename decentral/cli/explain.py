@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from decentral.cli import predicting
+from decentral.cli import predicting, probing
 from decentral.cli.console import print_json, stdout
 from decentral.cli.options import AsJson, File, Overrides
 
@@ -36,6 +36,13 @@ def explain(
         str | None,
         typer.Option("--compute", metavar="TIME", help="Of a step without communication; measured here unless given."),
     ] = None,
+    noise: Annotated[
+        bool,
+        typer.Option(
+            "--noise",
+            help="Estimate from gradients at the start from how many nodes or which delay on the speed-up saturates.",
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Show an experiment's graphs, their gaps, bytes per round, memory per node, step times, and how to launch it."""
@@ -50,6 +57,7 @@ def explain(
     with loaded.document.placing():
         ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
         plans = [plan(method) for method in ready]
+        probed = probing.noise(ready[0].task) if noise else None
         prediction = None if asked is None else predicting.prediction(asked, experiment, ready)
     commands = launch_commands(str(file), experiment.nodes)
     first = ready[0].task
@@ -62,6 +70,7 @@ def explain(
         "methods": plans,
         "launch": commands,
         "prediction": prediction,
+        "noise": probed,
     }
     if json:
         print_json(document)
@@ -118,6 +127,8 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
             out.print(f"{row['name']}: {row['control']}", markup=False)
     if document["prediction"] is not None:
         predicting.print_prediction(document["prediction"])
+    if document["noise"] is not None:
+        probing.print_noise(document["noise"])
     out.print("\nlaunch:")
     for command in document["launch"]:
         out.print(f"  {command}", markup=False)

@@ -50,6 +50,7 @@ from decentral.config.data import (
     Shift,
 )
 from decentral.config.experiment import Checkpoint, Experiment, Method, Transport, Tune
+from decentral.config.hub import DCASGD, AsyncSGD, FedAsync, FedBuff, FedFix, HubSection, Ringmaster
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.section import OWN, KeyPath, Named, OpenSection, OwnCode, Section
 from decentral.config.sums import RelaySGD, StochasticGradientPush
@@ -62,6 +63,7 @@ __all__ = [
     "CIFAR10",
     "CNN",
     "D2",
+    "DCASGD",
     "DCD",
     "DDP",
     "DIANA",
@@ -84,6 +86,7 @@ __all__ = [
     "Algorithm",
     "AllReduceSGD",
     "AsyncGradientPush",
+    "AsyncSGD",
     "AsynchronousSection",
     "Checkpoint",
     "Choco",
@@ -104,12 +107,16 @@ __all__ = [
     "EpidemicLearning",
     "ExactDiffusion",
     "Experiment",
+    "FedAsync",
     "FedAvg",
+    "FedBuff",
+    "FedFix",
     "GASLoC",
     "GlobalUpdateTracking",
     "GradientTracking",
     "GroupedDirichlet",
     "Hierarchical",
+    "HubSection",
     "ImageShift",
     "Interval",
     "KeyPath",
@@ -137,6 +144,7 @@ __all__ = [
     "RandomMatchings",
     "RandomWalkSGD",
     "RelaySGD",
+    "Ringmaster",
     "Schedule",
     "Section",
     "Shards",

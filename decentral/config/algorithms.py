@@ -20,6 +20,7 @@ from decentral.config.corrections import (
     QuasiGlobalMomentum,
     SlowMo,
 )
+from decentral.config.hub import DCASGD, AsyncSGD, FedAsync, FedBuff, FedFix, Ringmaster
 from decentral.config.low_communication import DiLoCo, EpidemicLearning, FedAvg, GASLoC, NoLoCo, SparseLoCo, Sparta
 from decentral.config.rates import Constant, LearningRate
 from decentral.config.section import OWN, Named, OpenSection, OwnCode, Section, tag
@@ -121,6 +122,12 @@ Methods = (
     | Annotated[ADPSGD, Tag("ad-psgd")]
     | Annotated[Swift, Tag("swift")]
     | Annotated[AsyncGradientPush, Tag("async-gradient-push")]
+    | Annotated[AsyncSGD, Tag("async-sgd")]
+    | Annotated[Ringmaster, Tag("ringmaster")]
+    | Annotated[DCASGD, Tag("dc-asgd")]
+    | Annotated[FedAsync, Tag("fedasync")]
+    | Annotated[FedBuff, Tag("fedbuff")]
+    | Annotated[FedFix, Tag("fedfix")]
     | Annotated[AllReduceSGD, Tag("allreduce")]
     | Annotated[EF14, Tag("ef14")]
     | Annotated[EF21, Tag("ef21")]

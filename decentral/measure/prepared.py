@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
+from decentral.algorithms.hub import HUB, Hub
 from decentral.algorithms.local import LocalOptimizer
 from decentral.algorithms.tokens import TokenMethod
 from decentral.compression import Space
@@ -30,6 +32,7 @@ from decentral.training.algorithm import (
     refuse_mortal,
     refuse_unused_weights,
     vertices,
+    warn_biased,
 )
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.loop import Pace
@@ -63,6 +66,11 @@ class Prepared:
     def graph(self) -> Topology | None:
         """What is drawn and analyzed: the graph of the experiment, whose vertices are nodes or groups."""
         return self.groups or self.topology
+
+    @cached_property
+    def training(self) -> Task:
+        """The task as nodes train on it: where one serves and computes nothing, the others have its samples too."""
+        return self.task.without(HUB) if isinstance(self.algorithm, Hub) else self.task
 
     @property
     def label(self) -> str:
@@ -138,6 +146,7 @@ def prepare(
     algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every, experiment.duration_s, experiment.evaluate_every_s)
     shared = shared or task(experiment, seed)
+    warn_biased(algorithm, experiment, shared.data.shards is not None, method.algorithm.name)
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)

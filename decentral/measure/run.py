@@ -53,7 +53,7 @@ def simulate(
         PreemptedError: SIGTERM ended the run.
     """
     refuse_unsimulated(prepared)
-    objectives = {node: prepared.task.objective(node) for node in range(prepared.nodes)}
+    objectives = {node: prepared.training.objective(node) for node in range(prepared.nodes)}
     assert prepared.algorithm is not None
     gradients, clock = [each.gradient for each in objectives.values()], prepared.clock
     with event_log(clock, folder) as log:
@@ -133,9 +133,9 @@ def _driver_and_objective(
     world: World, prepared: Prepared, epoch: int, run: int, timeline: Timeline | None
 ) -> tuple[Driver, Objective]:
     if timeline is None:
-        objective = prepared.task.objective(world.rank)
+        objective = prepared.training.objective(world.rank)
         return driver_of(world, prepared, slowed(prepared, world.rank, objective.gradient), run, epoch), objective
-    gradient = TracedGradient(prepared.task, world.rank, timeline)
+    gradient = TracedGradient(prepared.training, world.rank, timeline)
     driver = driver_of(world, prepared, slowed(prepared, world.rank, gradient), run, epoch, timeline)
     return TracedDriver(driver, timeline), gradient.objective
 

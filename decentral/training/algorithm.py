@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from decentral import config
-from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS, CONTROLLERS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS, CONTROLLERS, HUB_METHODS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.consensus_control import ConsensusControl
 from decentral.algorithms.controllable import controllable
 from decentral.algorithms.hierarchical import Hierarchical
+from decentral.algorithms.hub import Hub
 from decentral.algorithms.local import Local
 from decentral.config import KeyPath
 from decentral.errors import ConfigError
@@ -19,6 +20,8 @@ from decentral.topology.groups import members
 from decentral.topology.schedule import weakest
 from decentral.topology.topology import Topology
 from decentral.user_code import called, checked_options, imported
+
+UNBIASED = "async-sgd with assign: random or shuffled and a constant rule, or fedfix, has no such bias"
 
 
 def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algorithm | None:
@@ -33,7 +36,8 @@ def algorithm_of(section: config.Algorithm, local: Local, folder: Path) -> Algor
         return _controlled(section, local, folder)
     if not isinstance(section, config.OwnCode):
         options = {key: getattr(section, key) for key in type(section).model_fields if key != "name"}
-        made: Algorithm = {**ALGORITHMS, **TOKEN_METHODS, **ASYNCHRONOUS_METHODS}[section.name](local=local, **options)
+        known = {**ALGORITHMS, **TOKEN_METHODS, **ASYNCHRONOUS_METHODS, **HUB_METHODS}
+        made: Algorithm = known[section.name](local=local, **options)
         return made
     own = imported(section.name, folder, section.path)
     return own_algorithm(own, section.options, local, section.name, section.path)
@@ -116,6 +120,26 @@ def refuse_mortal(algorithm: Algorithm | None, experiment: config.Experiment, na
     if (every := experiment.checkpoint.every) is not None:
         raise ConfigError(
             f"survive with checkpoint.every: {every}; a checkpoint needs every node: leave one of the two out", at
+        )
+
+
+def warn_biased(algorithm: Algorithm | None, experiment: config.Experiment, is_split: bool, name: str) -> None:
+    """Warn where nodes hold different data, and a hub's method lets fast nodes count for more.
+
+    Args:
+        is_split: whether the data is split by nature.
+        name: of the method, for the user.
+    """
+    if not isinstance(algorithm, Hub) or not (why := algorithm.favors_fast()):
+        return
+    sections = experiment.partition, experiment.shift
+    how: list[str] = [section.name for section in sections if section and section.name != "iid"]
+    how += ["split by nature"] if is_split else []
+    if how:
+        warnings.warn(
+            f"{name} with {why}: nodes hold different data ({', '.join(how)}), and the model will turn to that of fast "
+            f"nodes; {UNBIASED}",
+            stacklevel=3,
         )
 
 

@@ -1,7 +1,7 @@
 """One seed's problem: the data, who holds which samples, and the model that every node begins with."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from zlib import crc32
 
@@ -75,6 +75,14 @@ class Task:
             return self.data.train_inputs[wanted], targets
         inputs = self.shift.training(self.data.train_inputs[held], node)  # noise is drawn for all of them in order
         return (inputs if chosen is None else inputs[chosen]), targets
+
+    def without(self, node: int) -> "Task":
+        """The same where a node's samples are dealt to the others, in turn; it keeps them to be measured on."""
+        others = [other for other in range(len(self.shards)) if other != node]
+        shards = list(self.shards)
+        for place, other in enumerate(others):
+            shards[other] = torch.cat([shards[other], self.shards[node][place :: len(others)]]).sort().values
+        return replace(self, shards=tuple(shards))
 
     def test_inputs(self, node: int) -> Tensor | None:
         """The test inputs as a node sees them, in main memory; None where it sees them as they are."""

@@ -6,6 +6,7 @@ sends behind the computation of a gradient.
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -124,12 +125,19 @@ class DryNode:
                     self._sent(1, payload)
                     self._echoes.append(Letter(to, kind_of(payload, asked.kinds, to), payload))
                     answer = None
-                case Receive(wait=False):  # whom it writes to writes the same to it
-                    answer = self._echoes.popleft() if self._echoes else None
+                case Receive(wait=False) | Receive(kinds=(_, *_)):  # whom it writes to writes the same to it
+                    answer = self._received(asked)
                 case Now():
                     answer = 0.0
                 case _:
                     raise TypeError(f"a dry run does not answer {type(asked).__name__}")
+
+    def _received(self, asked: Receive) -> Letter | None:
+        if self._echoes:
+            return self._echoes.popleft()
+        if not asked.wait or asked.until_s < inf:
+            return None
+        return Letter(0, 0, asked.kinds[0])
 
     def _sent(self, receivers: int, payload: Payload) -> None:
         """Count messages whose end nobody waits for."""

@@ -224,3 +224,12 @@ def test_an_algorithm_of_the_users_own(decentral: Command, small: Path) -> None:
     assert wrong.code == 2
     assert "did you mean 'times'" in wrong.line
     assert "must be a class" in decentral("check", str(small), "-s", "algorithm=my_method:dataclass").line
+
+
+def test_explain_estimates_where_the_speed_up_saturates(decentral: Command, small: Path) -> None:
+    found = decentral("explain", str(small), "--noise", "--json").json["noise"]
+    assert found["samples"] == 256
+    assert found["critical_nodes"] == found["critical_delay_steps"] == max(found["ratio"] / found["batch_size"], 1.0)
+    text = " ".join(decentral("explain", str(small), "--noise").out.split())
+    assert f"which is {found['critical_nodes']:.0f} nodes of {found['batch_size']} each" in text
+    assert "an estimate, right in its order of magnitude" in text

@@ -155,10 +155,17 @@ class FreeInTime(Simulator):
     def _seek(self, node: int, asked: Poll | Receive, since_s: float, at_s: float) -> None:
         """A node looks; where it is to wait until there is something, it looks again when something arrives."""
         answer = self._taken(node, asked, at_s)
-        if answer or not asked.wait:
+        until_s = asked.until_s if isinstance(asked, Receive) else inf
+        if answer or not asked.wait or until_s <= at_s:
             self._queue.foresee(at_s, Phase.GO_ON, node, partial(self._go_on, node, answer))
         else:
             self._waiting[node] = asked, since_s
+            self._queue.foresee(until_s, Phase.LOOK, node, partial(self._give_up, node, asked, since_s))
+
+    def _give_up(self, node: int, asked: Poll | Receive, since_s: float, at_s: float) -> None:
+        if self._waiting.get(node, (None, 0.0))[0] is asked:
+            del self._waiting[node]
+            self._seek(node, asked, since_s, at_s)
 
     def _taken(self, node: int, asked: Poll | Receive, at_s: float) -> object:
         if isinstance(asked, Receive):
