@@ -41,7 +41,7 @@ class Ticket(NamedTuple):
 GONE = -1
 """The kind of the letter, without a payload, that says that its sender is dead; it comes once, to each neighbor.
 
-Letters which that one sent before still come, those of a later round after it.
+It comes after all that came of the dead: where that had begun a later round than the node has, in that round.
 """
 
 

@@ -82,8 +82,9 @@ class AsyncGradientPush(Asynchronous):
         return loss
 
     async def serve(self, state: AsyncPushState, peer: Peer) -> Tensor:
-        nothing = torch.zeros_like(state.half), torch.zeros_like(state.weight)
-        await peer.push(nothing, adds=True, last=True)
+        if self.max_delay is not None:  # else nobody waits for more
+            nothing = torch.zeros_like(state.half), torch.zeros_like(state.weight)
+            await peer.push(nothing, adds=True, last=True)
         while True:
             await self._take_more(state, peer)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from decentral.algorithms.token import Token
+from decentral.errors import LostNeighborError
+from decentral.peer import Peer
 
 NEVER = -1
 """The stamp of what never was; all others are larger."""
@@ -38,7 +40,7 @@ class Custody:
     rested_at: Tensor  # (K,) int64: where
     came: dict[int, Tensor]  # (K,) int64 stamps: when each came last from a neighbor
     gone: list[int]  # the neighbors that will send nothing more
-    testimonies: dict[int, dict[int, Tensor]]  # (3, K) int64 of `testimony`, about a dead node, by its neighbor
+    testimonies: dict[int, dict[int, Tensor]]  # (2, K) int64 of `testimony`, about a dead node, by its neighbor
 
     @classmethod
     def opening(cls, starts: Sequence[int], kept: dict[int, Kept], custodians: dict[int, int]) -> "Custody":
@@ -74,18 +76,45 @@ class Custody:
         return True
 
     def testimony(self, dead: int) -> Tensor:
-        """All that speaks for and against each token's having died with a neighbor.
+        """What a node can say of the tokens that a dead neighbor had.
 
         Returns:
-            (3, K) stamps: of the copy of what it holds that is kept here; of its last rest there; of when it last came
-            from there.
+            (2, K) stamps: of the copy of what it holds that is kept here; of when each last came from there.
         """
-        kept = torch.full_like(self.rested, NEVER)
+        given = torch.full_like(self.rested, NEVER)
         for number, copy in self.kept.items():
             if copy.holder == dead:
-                kept[number] = stamp_of(copy)
-        rested = torch.where(self.rested_at == dead, self.rested, NEVER)
-        return torch.stack([kept, rested, self.came.get(dead, torch.full_like(kept, NEVER))])
+                given[number] = stamp_of(copy)
+        return torch.stack([given, self.came.get(dead, torch.full_like(given, NEVER))])
+
+    def losses(self, group: Sequence[int], witnesses: Iterable[tuple[int, int]]) -> list["Loss"]:
+        """Which tokens died with a group of dead nodes that hangs together.
+
+        What entered the group left its trace with the neighbor that it came from, or was told to rest there before;
+        what left it did so at the neighbor that it came to. The later of the two decides.
+
+        Args:
+            group: the dead nodes.
+            witnesses: all living neighbors of theirs, each with whom of them it has testified about.
+        """
+        asked = sorted(witnesses)
+        given, came = np.stack([self.testimonies[dead][witness].numpy() for witness, dead in asked], axis=1)
+        resting = torch.where(torch.isin(self.rested_at, torch.tensor(group)), self.rested, NEVER)
+        entered = np.maximum(given.max(0), resting.numpy())
+        # What has been made anew already is not lost again.
+        died = (entered > came.max(0)) & (entered // _VISITS >= self.generations.numpy())
+        newest, keeper = given.max(0), given.argmax(0)
+        return [
+            Loss(number, None if newest[number] == NEVER else asked[keeper[number]][0])
+            for number in np.flatnonzero(died).tolist()
+        ]
+
+
+class Loss(NamedTuple):
+    """A token that died, and who has the newest copy of it; None where there is none."""
+
+    number: int
+    keeper: int | None
 
 
 def stamp(generation: int, visit: int) -> int:
@@ -98,34 +127,6 @@ def stamp_of(copy: Kept) -> int:
     return stamp(copy.token.generation, copy.token.visit)
 
 
-class Loss(NamedTuple):
-    """A token that died, the stamp of what died, and where its newest copy is: nowhere if `keeper` is None."""
-
-    number: int
-    keeper: int | None
-
-
-def losses(testimonies: Iterable[tuple[int, Tensor]], generations: Tensor) -> list[Loss]:
-    """Which tokens died with a group of dead nodes that hangs together.
-
-    What entered the group left its trace with the neighbor that it came from, or where it rested before; what left it
-    did so at the neighbor that it came to. The later of the two decides.
-
-    Args:
-        testimonies: of each living neighbor about each node of the group, by the neighbor.
-        generations: `(K,)`, the newest known: what has been replaced already is not lost again.
-    """
-    witnesses, words = zip(*sorted(testimonies, key=lambda said: said[0]), strict=True)
-    kept, rested, came = np.stack([said.numpy() for said in words], axis=1)  # (W, K) each
-    entered = np.maximum(kept, rested).max(0)
-    died = (entered > came.max(0)) & (entered // _VISITS >= generations.numpy())
-    newest, keeper = kept.max(0), kept.argmax(0)
-    return [
-        Loss(number, None if newest[number] == NEVER else witnesses[keeper[number]])
-        for number in np.flatnonzero(died).tolist()
-    ]
-
-
 def account(held: Mapping[int, Token], custody: Custody) -> Tensor:
     """`(2, K)` int64 stamps: of the tokens that a node holds, and of the copies that it keeps."""
     stamps = torch.full((2, len(custody.rested)), NEVER)
@@ -136,20 +137,38 @@ def account(held: Mapping[int, Token], custody: Custody) -> Tensor:
     return stamps
 
 
-def settle(held: dict[int, Token], custody: Custody, node: int, accounts: Mapping[int, Tensor]) -> None:
+def settle(held: dict[int, Token], custody: Custody, accounts: Mapping[int, Tensor], peer: Peer) -> None:
     """At the end of a run: the newest copy of what nobody holds takes its place, and of two tokens the newest lives.
 
     Args:
         held: the tokens that the node holds, changed in place.
         accounts: of all living nodes, this one among them.
+
+    Raises:
+        LostNeighborError: a token died with all that could bring it back.
     """
     nodes = sorted(accounts)
     stamps = np.stack([accounts[each].numpy() for each in nodes])  # (n, 2, K)
     lives = stamps[:, 0].max(0) != NEVER  # (K,)
     newest = np.where(lives, stamps[:, 0].argmax(0), stamps[:, 1].argmax(0))
     for number, place in enumerate(newest.tolist()):
-        if nodes[place] != node:
+        if (stamps[:, :, number] == NEVER).all():
+            raise died_with(number, sorted({*range(peer.nodes)}.difference(nodes)))
+        if nodes[place] != peer.node:
             held.pop(number, None)
-        elif not lives[number] and number in custody.kept:
+        elif not lives[number]:
             held[number] = custody.kept.pop(number).token
             held[number].generation += 1
+
+
+def died_with(number: int, nodes: Sequence[int]) -> LostNeighborError:
+    """The error of a token that nobody can bring back."""
+    return LostNeighborError(
+        f"token {number} died with {named(nodes)}, and so did its copies; a run survives deaths that come one by one"
+    )
+
+
+def named(nodes: Sequence[int]) -> str:
+    """Some nodes in a text."""
+    numbers = ", ".join(str(node) for node in sorted(nodes))
+    return f"nodes {numbers}" if len(nodes) > 1 else f"node {numbers}"

@@ -29,7 +29,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from decentral.algorithms.custody import Custody, Kept, losses, stamp
+from decentral.algorithms.custody import Custody, Kept, died_with, named, stamp
 from decentral.algorithms.token import Token
 from decentral.algorithms.token_round import NOTICE, TOKEN, Round, TokenState, Walking
 from decentral.errors import LostNeighborError
@@ -51,7 +51,7 @@ class Surviving(Walking, Protocol):
 def custody_letters(carried: Sequence[Tensor], tokens: int) -> tuple[Payload, ...]:
     """The letters of a run, by kind: a token that carries these tensors, a notice of rest, a copy, a testimony."""
     numbers, loss = torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
-    testimony = torch.empty(2, dtype=torch.int64), torch.empty(3, tokens, dtype=torch.int64)
+    testimony = torch.empty(2, dtype=torch.int64), torch.empty(2, tokens, dtype=torch.int64)
     return (*carried, numbers, loss), (numbers, loss), (*carried, numbers, loss.view(1)), testimony
 
 
@@ -90,10 +90,12 @@ class CustodyRound(Round):
             self.custody.gone.append(sender)
             await self.weigh(self.node, sender, self.custody.testimony(sender))
         elif kind == NOTICE:
-            number, visit = letter.payload[0][:2].tolist()
+            number, visit, _, holder, _ = letter.payload[0].tolist()
             if visit >= self.budget:
                 self.untold[sender].discard(number)
             await self.hear(letter.payload)
+            if holder in self.custody.testimonies:
+                await self.decide()
         elif kind in (TOKEN, COPY):
             await self.receive(Token.arrived(letter, self.node, self.method.carries_counts), sender, kind)
         else:
@@ -173,7 +175,7 @@ class CustodyRound(Round):
             await self.peer.send(neighbor, payload, self.kinds)
 
     async def weigh(self, witness: int, dead: int, words: Tensor) -> None:
-        """Consider a neighbor's testimony about a dead node, `words: (3, K)`, and tell it to the living."""
+        """Consider a neighbor's testimony about a dead node, `words: (2, K)`, and tell it to the living."""
         if dead == self.node:
             raise LostNeighborError(
                 f"node {witness} lost node {dead}, which lives: the link between them broke; check the network"
@@ -193,7 +195,7 @@ class CustodyRound(Round):
         alive = set(range(self.peer.nodes)).difference(self.custody.dead)
         if len(parts := self.chain.parts(alive)) > 1:
             raise LostNeighborError(
-                f"without {_named(self.custody.dead)}, which died, node {parts[1][0]} cannot be reached from node "
+                f"without {named(self.custody.dead)}, which died, node {parts[1][0]} cannot be reached from node "
                 f"{parts[0][0]}, and tokens cannot either; take a graph that hangs together without any one node"
             )
         for number, token in sorted(self.state.held.items()):
@@ -207,13 +209,11 @@ class CustodyRound(Round):
             asked = [(j, dead) for dead in group for j in self.chain.neighbors_of(dead) if j not in testimonies]
             if not all(witness in testimonies[dead] for witness, dead in asked):
                 continue
-            said = [(witness, testimonies[dead][witness]) for witness, dead in asked]
-            for number, keeper in losses(said, self.custody.generations):
-                if keeper is None:
-                    raise LostNeighborError(
-                        f"token {number} died with {_named(group)}, and so did its copies; a run survives deaths that "
-                        "come one after the other"
-                    )
+            for number, keeper in self.custody.losses(group, asked):
+                # What was kept here may have been made anew before, and have died again with all that was newer.
+                gone = keeper is None or (keeper == self.node and number not in self.custody.kept)
+                if gone:
+                    raise died_with(number, group)
                 if keeper == self.node:
                     await self.revive(number)
 
@@ -231,8 +231,3 @@ class CustodyRound(Round):
 def newer(token: Token, other: Token) -> bool:
     """Whether one came later than another, or is the same."""
     return (token.generation, token.visit) >= (other.generation, other.visit)
-
-
-def _named(nodes: Sequence[int]) -> str:
-    numbers = ", ".join(str(node) for node in sorted(nodes))
-    return f"nodes {numbers}" if len(nodes) > 1 else f"node {numbers}"

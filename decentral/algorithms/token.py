@@ -24,6 +24,7 @@ class Token:
         loss: the sum over this round's visits.
         vectors: the model `(d,)`, and what else the method carries, of its shape.
         counts: `(n,)` float64, visits up to a factor; None where the walk has no use for them.
+        forked: whether it has in this round; None where tokens do not fork.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Token:
     loss: float
     vectors: list[Tensor]
     counts: Tensor | None
+    forked: bool | None = None
 
     @property
     def x(self) -> Tensor:
@@ -42,8 +44,9 @@ class Token:
     def payload(self) -> Payload:
         """All of it, as it travels."""
         carried = self.vectors if self.counts is None else [*self.vectors, self.counts]
-        numbers = torch.tensor([self.number, self.visit, self.generation, self.came_from, digest(carried)])
-        return (*carried, numbers, torch.tensor(self.loss, dtype=torch.float64))
+        numbers = [self.number, self.visit, self.generation, self.came_from, digest(carried)]
+        numbers += [] if self.forked is None else [int(self.forked)]
+        return (*carried, torch.tensor(numbers), torch.tensor(self.loss, dtype=torch.float64))
 
     @classmethod
     def arrived(cls, letter: Letter, node: int, counted: bool) -> "Token":
@@ -53,7 +56,7 @@ class Token:
             DecentralError: it is not what was sent.
         """
         *tensors, numbers, loss = letter.payload
-        number, visit, generation, came_from, sent = numbers.tolist()
+        number, visit, generation, came_from, sent, *forked = numbers.tolist()
         carried = [tensor.clone() for tensor in tensors]
         if digest(carried) != sent:
             raise DecentralError(
@@ -61,7 +64,15 @@ class Token:
                 f"{digest(carried):08x}, and {sent:08x} was sent; check the memory and the network of both hosts"
             )
         counts = carried.pop() if counted else None
-        return cls(number, visit, generation, came_from, float(loss), carried, counts)
+        return cls(
+            number, visit, generation, came_from, float(loss), carried, counts, bool(*forked) if forked else None
+        )
+
+    def fork(self) -> "Token":
+        """Another one with the same in it, which has still to get a number."""
+        counts = None if self.counts is None else self.counts.clone()
+        vectors = [vector.clone() for vector in self.vectors]
+        return Token(self.number, self.visit, 0, self.came_from, 0.0, vectors, counts, self.forked)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ so where all agree the gradients sum to 0. It converges linearly where each f_i 
 In the first round every node computes once. In the paper one random event happens at a time, an exchange with
 probability p. Here each token makes all visits of a round, and at each of them, or at every gap-th one, an exchange; a
 node computes before that as often as is likely for 1 - p, in the mean tokens * visits / gap * (1 - p) / (p n) times.
+Of a node that dies in a run that survives it, what it had of the sum is missing for ever.
 
     z_i  state.x      x_i  state.dual      g_i  state.gradient      c  pull      p  exchange_share
 
@@ -79,11 +80,8 @@ class TokenExchange(TokenMethod):
         return None
 
     def init(self, x: Tensor, peer: Peer) -> ExchangeState:
-        held, tally, local = self.begun(x, peer), self.tally(peer.node), self.local.bind(x, peer.layout)
-        zero = torch.zeros_like(x)
-        return ExchangeState(
-            x=x, local=local, held=held, tally=tally, dual=x.clone(), gradient=zero, loss=torch.zeros(())
-        )
+        dual, gradient, loss = x.clone(), torch.zeros_like(x), torch.zeros(())
+        return ExchangeState(**self.opened(x, peer), dual=dual, gradient=gradient, loss=loss)
 
     async def step(self, state: Any, peer: Peer) -> Tensor:
         for _ in range(self.computes(peer.node, peer.round, peer)):

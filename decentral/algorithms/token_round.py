@@ -17,10 +17,28 @@ from decentral.algorithms.custody import Custody
 from decentral.algorithms.token import Route, Token
 from decentral.peer import Letter, Payload, Peer
 from decentral.topology.hops import uniform
+from decentral.topology.population import Sightings
 from decentral.topology.walks import Surroundings, Walk, key
 
 TOKEN, NOTICE = range(2)
 """The kinds of letters."""
+
+
+@dataclass(slots=True)
+class Crowd:
+    """What a node knows of tokens that fork and drop.
+
+    Args:
+        alive: their numbers, ascending, the same at all nodes between rounds.
+        ever: how many there have been, so the number of the next one.
+        loss: of the last round that had any visits.
+        sightings: which tokens the node has seen, and when.
+    """
+
+    alive: list[int]
+    ever: int
+    loss: float
+    sightings: Sightings
 
 
 @dataclass(slots=True)
@@ -29,6 +47,7 @@ class TokenState(State):
 
     held: dict[int, Token]  # by number, those that rest here
     custody: Custody | None = field(default=None, kw_only=True)  # where the run survives deaths
+    crowd: Crowd | None = field(default=None, kw_only=True)  # what it knows of tokens whose number changes
     tally: float = field(default=0.0, kw_only=True)  # the node's own visits, where nodes keep the counts
     routes: list[Route] = field(default_factory=list, kw_only=True)  # of all tokens, where nodes work them out
 
@@ -54,10 +73,10 @@ class Walking(Protocol):
     def tally_after(self, tally: float, visit: int) -> float: ...
 
 
-def letters(carried: Sequence[Tensor]) -> tuple[Payload, ...]:
+def letters(carried: Sequence[Tensor], forks: bool = False) -> tuple[Payload, ...]:
     """The letters of a run, by kind: a token that carries these tensors, and the notice that one rests."""
-    numbers, loss = torch.empty(5, dtype=torch.int64), torch.empty((), dtype=torch.float64)
-    return (*carried, numbers, loss), (numbers[:3], loss)
+    numbers, loss = torch.empty(6, dtype=torch.int64), torch.empty((), dtype=torch.float64)
+    return (*carried, numbers[: 6 if forks else 5], loss), (numbers[: 5 if forks else 3], loss)
 
 
 class Round:
@@ -84,8 +103,12 @@ class Round:
         while not self.is_over():
             await self.take(await self.peer.receive(self.kinds))
         self.state.held = dict(sorted(self.state.held.items()))
+        return torch.tensor(self.mean_loss(), dtype=self.state.x.dtype)
+
+    def mean_loss(self) -> float:
+        """Of the round's visits."""
         losses = [loss for _, loss in sorted(self.losses.items())]
-        return torch.tensor(sum(losses) / len(losses), dtype=self.state.x.dtype)
+        return sum(losses) / len(losses)
 
     def is_over(self) -> bool:
         """Whether all tokens rest, and nothing more of this round is on its way to this node."""
@@ -138,9 +161,13 @@ class Round:
     async def rest(self, token: Token) -> None:
         """Keep a token until the next round, and tell so."""
         self.state.held[token.number] = token
-        numbers = torch.tensor([token.number, token.visit, token.generation])
+        numbers = self.notice(token)
         mean, token.loss = token.loss / self.method.visits, 0.0
         await self.hear((numbers, torch.tensor(mean, dtype=torch.float64)))
+
+    def notice(self, token: Token) -> Tensor:
+        """What is said of a token that rests, but for its loss."""
+        return torch.tensor([token.number, token.visit, token.generation])
 
     async def hear(self, notice: Payload) -> None:
         """A token rests; who did not know it tells the neighbors."""

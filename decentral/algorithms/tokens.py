@@ -22,6 +22,8 @@ How such a run stands on the waist, whose unit is a round of one step at each no
 - All this is for letters. With `route: seeded` every node works out the routes of all tokens, and a round needs no
   notice: see `routed_round`.
 
+Nodes may keep the counts (`counting_round`), and tokens may fork and drop (`regulated_round`).
+
 A token has a number, counts its visits, and carries the generation that it is of and a digest of what it carries.
 With more than one, they are independent, or those that rest at one node take their mean there (`meeting`).
 """
@@ -98,6 +100,11 @@ class TokenMethod(Algorithm):
         return Walk(self.kernel, self.alpha, self.fake_visits)
 
     @property
+    def changing(self) -> bool:
+        """Whether the number of tokens changes."""
+        return False
+
+    @property
     def performed(self) -> type[Round]:
         """How a node performs its part of a round."""
         if self.survive:
@@ -131,17 +138,30 @@ class TokenMethod(Algorithm):
                 f"kernel {self.kernel} counts no visits, found counts_at: nodes; leave it out, or use kernel srrw or "
                 "hdt"
             )
-        asked = {
+        if len(found := [words for words, is_asked in self.kinds_of_rounds().items() if is_asked]) > 1:
+            raise ConfigError(f"found {' with '.join(found)}; a run has one of these at most: leave the others out")
+
+    def kinds_of_rounds(self) -> dict[str, bool]:
+        """What makes a round of another kind, in the words of an experiment, and whether it is asked for."""
+        return {
             "transport.survive": self.survive,
             "route: seeded": self.route == "seeded",
             "counts_at: nodes": self.counts_at == "nodes",
+            "fork_below or loss": self.changing,
         }
-        if len(found := [words for words, is_asked in asked.items() if is_asked]) > 1:
-            raise ConfigError(f"found {' with '.join(found)}; a run has one of these at most: leave the others out")
 
     def init(self, x: Tensor, peer: Peer) -> TokenState:
-        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
-        return TokenState(x=x, local=self.local.bind(x, peer.layout), held=held, custody=custody, tally=tally)
+        return TokenState(**self.opened(x, peer))
+
+    def opened(self, x: Tensor, peer: Peer) -> dict[str, Any]:
+        """What every token method's State begins with."""
+        return {
+            "x": x,
+            "local": self.local.bind(x, peer.layout),
+            "held": self.begun(x, peer),
+            "custody": self.opening(x, peer),
+            "tally": self.tally(peer.node),
+        }
 
     def begun(self, x: Tensor, peer: Peer) -> dict[int, Token]:
         """The tokens that start at a node."""

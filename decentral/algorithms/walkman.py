@@ -53,10 +53,7 @@ class Walkman(TokenMethod):
             raise ConfigError(f"Walkman's nodes keep what one token has left, found tokens: {self.tokens}; take 1")
 
     def init(self, x: Tensor, peer: Peer) -> WalkmanState:
-        local = self.local.bind(x, peer.layout)
-        held, custody, tally = self.begun(x, peer), self.opening(x, peer), self.tally(peer.node)
-        y, z = x.clone(), torch.zeros_like(x)
-        return WalkmanState(x=x, local=local, held=held, custody=custody, tally=tally, y=y, z=z)
+        return WalkmanState(**self.opened(x, peer), y=x.clone(), z=torch.zeros_like(x))
 
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:
         x, y, z = token.x, state.y, state.z

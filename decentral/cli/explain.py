@@ -57,7 +57,7 @@ def explain(
     with loaded.document.placing():
         ready = prepare_all(experiment, methods(experiment), experiment.seeds[0])
         plans = [plan(method) for method in ready]
-        probed = probing.noise(experiment, ready[0].task) if noise else None
+        probed = probing.noise(ready[0].task) if noise else None
         prediction = None if asked is None else predicting.prediction(asked, experiment, ready)
     commands = launch_commands(str(file), experiment.nodes)
     first = ready[0].task

@@ -27,6 +27,7 @@ from decentral.cli import (
     speedup,
     topology,
     topology_explain,
+    topology_population,
     topology_rank,
     topology_walk,
     trace,
@@ -60,6 +61,7 @@ app.command("export", help=export.HELP)(export.export)
 topology.app.command("explain")(topology_explain.explain)
 topology.app.command("rank")(topology_rank.rank)
 topology.app.command("walk")(topology_walk.walk)
+topology.app.command("population")(topology_population.population)
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")
 bench.app.command("compress")(bench_compress.compress)

@@ -34,6 +34,14 @@ Rate = Annotated[
 Latency = Annotated[str | None, typer.Option("--latency", metavar="TIME", help="Between lab hosts, one way: 10ms.")]
 Jitter = Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Latency varies by plus or minus this.")]
 Loss = Annotated[str | None, typer.Option("--loss", metavar="SHARE", help="Of the lab's packets, such as 0.1%.")]
+Stragglers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--straggler",
+        metavar="node=I,slowdown=F",
+        help="A slow node, or with stall=S,every=S one that stands still at random; in place of the file's.",
+    ),
+]
 Tune = Annotated[
     bool,
     typer.Option("--tune", help="First choose each method's learning rate from the file's `tune:` grid."),

@@ -17,6 +17,7 @@ from decentral.cli.options import (
     Out,
     Overrides,
     Rate,
+    Stragglers,
     Trace,
     TraceRounds,
     Tune,
@@ -37,6 +38,7 @@ def speedup(
         bool, typer.Option("--simulated", help="On simulated nodes in this process: no seconds, and no DDP.")
     ] = False,
     tune: Tune = False,
+    straggler: Stragglers = None,
     trace: Trace = False,
     trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
@@ -48,12 +50,13 @@ def speedup(
     """Compare the file's algorithm, its `compare:` and its baselines at every seed; a table and a report."""
     from decentral.cli import ranks
     from decentral.cli.netlab import lab
+    from decentral.cli.straggler import with_stragglers
     from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.speedup import compare
     from decentral.transport.world import World
 
-    overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
+    overrides, traced = with_stragglers(set_ or [], straggler), rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded, more = load(file, overrides), words(traced) + (["--tune"] if tune else [])
     if tune:

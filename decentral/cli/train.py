@@ -16,6 +16,7 @@ from decentral.cli.options import (
     Overrides,
     Rate,
     Resume,
+    Stragglers,
     Trace,
     TraceRounds,
 )
@@ -29,6 +30,7 @@ def train(
     resume: Resume = None,
     from_: From = None,
     json: AsJson = False,
+    straggler: Stragglers = None,
     trace: Trace = False,
     trace_rounds: TraceRounds = None,
     netlab: Netlab = None,
@@ -40,18 +42,19 @@ def train(
     """Train on real processes, one per node: as a rank where torchrun started this, else by starting them here."""
     from decentral.cli import ranks
     from decentral.cli.netlab import lab
+    from decentral.cli.straggler import with_stragglers
     from decentral.cli.trace import rounds_asked, words
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import own_method, refuse_free_ranks
+    from decentral.measure.prepared import own_method, refuse_unfit_ranks
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest
     from decentral.measure.speedup import run_alone, written_after
     from decentral.transport.launcher import launched
 
-    overrides, traced = set_ or [], rounds_asked(trace, trace_rounds)
+    overrides, traced = with_stragglers(set_ or [], straggler), rounds_asked(trace, trace_rounds)
     hosts = lab(netlab, rate=rate, latency=latency, jitter=jitter, loss=loss)
     loaded = load(file, overrides)
     experiment = loaded.experiment
@@ -63,7 +66,7 @@ def train(
             with ranks.checking(nproc, experiment, hosts):
                 steps = kept_in(resume, tell=complain)
                 ready = own_method(experiment, steps)
-                refuse_free_ranks(ready)
+                refuse_unfit_ranks(ready, experiment.transport, traced is not None)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from decentral.config.algorithms import DDP, Algorithm, AllReduceSGD, Optimizer
-from decentral.config.clock import Clock
+from decentral.config.clock import Clock, SlowTime
 from decentral.config.data import Data, Model, Partition, Shift
 from decentral.config.section import Named, Section
 from decentral.config.topology import Topology
@@ -75,8 +75,8 @@ class Experiment(Section):
     """Number of nodes; on real processes, one rank per node."""
     rounds: int = Field(ge=1, le=10**9)
     """Rounds to train; in a round every node takes one step."""
-    batch_size: int = Field(32, ge=1)
-    """Samples per node and step."""
+    batch_size: Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = 32
+    """Samples per node and step; a list has one number for each node."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
     """Seeds of `speedup`, one run each; `train` and `simulate` use the first."""
     evaluate_every: int = Field(10, ge=1)
@@ -120,6 +120,16 @@ class Experiment(Section):
     transport: Annotated[Transport, Named] = Transport()
     clock: Clock | None = None
     """Virtual time in the simulators, which have none unless this is given; real processes have the wall's."""
+    stragglers: list[SlowTime] = Field([])
+    """Nodes that are slower than they could be, of real processes too: they sleep after each gradient.
+
+    A gradient on a real process takes as many times as long as it took by the wall clock. With every_s and lasting_s
+    spells begin at random, drawn from the seed, the same ones in simulated runs with a clock.
+    """
+    least_gradient_s: float | None = Field(None, gt=0)
+    """Seconds that each gradient takes at least on real processes, whose nodes sleep for the rest: so that more of them
+    than there are cores do not wait for a core. Stragglers are slower than this; simulated runs have clock.gradient_s.
+    """
     checkpoint: Checkpoint = Checkpoint()
     """When a run is checkpointed, and how many checkpoints are kept."""
     _folder: Path = PrivateAttr(default=Path())

@@ -51,6 +51,13 @@ class RandomWalkSGD(TokenSection):
     """Decay of adam's second moment."""
     epsilon: float = Field(1e-8, gt=0)
     """What adam adds to the root of the second moment."""
+    fork_below: float | None = Field(None, gt=0)
+    """Epsilon: a token forks where half of all tokens seem fewer, with chance 1 / tokens at a visit; unless given, none
+    does. Of 10 tokens, 2 makes good for losses; `decentral topology population` tries it."""
+    drop_above: float | None = Field(None, gt=0)
+    """Epsilon_2: a token drops where half of all tokens seem more; take at least three times fork_below."""
+    loss: float = Field(0.0, ge=0, lt=1)
+    """With this probability a visit loses its token: an experiment, to see what comes of losses."""
 
 
 class SASRRW(RandomWalkSGD):

@@ -47,6 +47,19 @@ class FreeRun(Document):
     128th place counts all that was older."""
 
 
+class RestingToken(Document):
+    """Where a token is at the end of a run."""
+
+    number: int
+    visit: int
+    """How many it has made."""
+    generation: int
+    """0, and one more for each time that it was made anew from a copy."""
+    holder: int
+    digest: str
+    """CRC-32 of what it carries, in hexadecimal digits."""
+
+
 class Evaluation(Document):
     """One line of `metrics.jsonl`: the state of a run after a round."""
 
@@ -84,6 +97,8 @@ class Evaluation(Document):
     """Of consensus-control; null for other methods."""
     free_run: FreeRun | None = None
     """Of asynchronous methods, whose `round` is the mean of their nodes' steps; null for others."""
+    tokens: list[RestingToken] | None = None
+    """Of a token method that is to survive deaths, on its last line; else null."""
 
     @property
     def living(self) -> list[int]:

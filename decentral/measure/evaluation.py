@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from decentral.measure.comparison import Control, Evaluation, FreeRun
+from decentral.measure.comparison import Control, Evaluation, FreeRun, RestingToken
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
 from decentral.training.data import Data
@@ -76,6 +76,7 @@ class Evaluator:
         shares: Mapping[int, tuple[Tensor, float]] | None = None,
         notes: Mapping[str, float] | None = None,
         free: FreeSteps | None = None,
+        tokens: list[RestingToken] | None = None,
     ) -> None:
         """Evaluate the hosted models `(d,)` after `round` rounds and `seconds` of training.
 
@@ -83,6 +84,7 @@ class Evaluator:
             shares: what each hosted node adds to the averaged model, and its weight; its own model unless given.
             notes: of consensus control.
             free: how far all nodes of a free run have come.
+            tokens: of a run that ends here.
         """
         average = self._averaged(models, shares)
         began = perf_counter()
@@ -101,7 +103,7 @@ class Evaluator:
                 noted = {"control": control(notes)} if notes else {}
                 went = {"free_run": FreeRun(steps=free.steps, staleness=free.staleness)} if free else {}
                 row = self._evaluation(round, average, whole, nodes, living)
-                self._observe(row.model_copy(update=further | noted | went))
+                self._observe(row.model_copy(update=further | noted | went | {"tokens": tokens}))
             self._driver.gather({node: [0.0] for node in models}, patience_s)
 
     def _averaged(self, models: Mapping[int, Tensor], shares: Mapping[int, tuple[Tensor, float]] | None) -> Tensor:

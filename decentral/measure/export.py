@@ -73,9 +73,8 @@ def _finished(run: Path) -> Source:
         try:
             return load(file.read_bytes())
         except (OSError, SafetensorError) as error:
-            raise ConfigError(
-                f"{file}: cannot be read ({error}); a run leaves one for each of {nodes} nodes"
-            ) from error
+            living = f"those of {nodes} nodes that live to its end"
+            raise ConfigError(f"{file}: cannot be read ({error}); a run leaves one for each of {living}") from error
 
     return Source(name, last.round, nodes, last, model, walks)
 
@@ -90,7 +89,7 @@ def exported(source: Source, which: str) -> tuple[Model, Mapping[str, str]]:
 
     Args:
         which: `average`, `best` or `node=3`. The average is the mean over nodes of everything in floating point,
-            buffers included; other buffers are node 0's. The best node is the one of highest own accuracy in the last
+            buffers included; other buffers are the first's. The best node is that of highest own accuracy in the last
             evaluation, or of lowest own test loss where there are no classes; of equals the first.
 
     Raises:
@@ -126,15 +125,16 @@ def best(row: Evaluation) -> int:
 
 
 def average(source: Source) -> Model:
-    """The mean model, summed in ascending order of nodes, as the evaluation of a simulated run sums it."""
-    total = source.model(0)
+    """The mean model of the living, summed in ascending order of nodes, as a simulated run's evaluation sums it."""
+    first, *others = source.last.living
+    total = source.model(first)
     averaged = [name for name, tensor in total.items() if tensor.is_floating_point()]
-    for node in range(1, source.nodes):
+    for node in others:
         model = source.model(node)
         for name in averaged:
             total[name].add_(model[name])
     for name in averaged:
-        total[name].div_(source.nodes)
+        total[name].div_(1 + len(others))
     return total
 
 

@@ -1,6 +1,6 @@
 """What a token method will send, before it runs: where its tokens go is known, so all nodes are tried without data."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import ceil
 
 import torch
@@ -26,15 +26,14 @@ def walks(prepared: Prepared) -> bool:
 
 def bytes_per_round(prepared: Prepared) -> list[float]:
     """Bytes that each node sends in a round, headers included: the mean over the first rounds."""
-    algorithm = prepared.algorithm
-    assert isinstance(algorithm, TokenMethod)
+    algorithm = _method(prepared)
     assert prepared.topology is not None
     edges, asked = len(prepared.topology.edges), _asked(algorithm)
     letters = algorithm.tokens * (algorithm.visits * (1 + 2 * ceil(asked)) + 2 * edges)
     rounds = min(prepared.pace.rounds, max(1, TRIED_LETTERS // letters))
+    driver = LockstepDriver([_nothing] * prepared.nodes)
     peers = {node: prepared.peer(node) for node in range(prepared.nodes)}
     states = {node: algorithm.init(prepared.meta(), peer) for node, peer in peers.items()}
-    driver = LockstepDriver([_nothing] * prepared.nodes)
     for round in range(rounds):
         for peer in peers.values():
             peer.round = round
@@ -42,11 +41,25 @@ def bytes_per_round(prepared: Prepared) -> list[float]:
     return [driver.bytes_sent[node] / rounds for node in peers]
 
 
+def carried_and_sent(prepared: Prepared, node: int) -> tuple[list[object], int]:
+    """What a node's State holds beside the model and the local optimizer, with as many tokens as come on one node in
+    the mean, one at least; and the bytes of the largest letter."""
+    algorithm, x = _method(prepared), prepared.meta()
+    state, kinds = algorithm.init(x, prepared.peer(node)), algorithm.kinds(x)
+    parts = [getattr(state, field.name) for field in fields(state) if field.name not in ("x", "local", "held")]
+    tokens = [kinds[TOKEN]] * ceil(algorithm.tokens / prepared.nodes)
+    return [*parts, tokens], HEADER_BYTES + max(map(payload_bytes, kinds))
+
+
+def _method(prepared: Prepared) -> TokenMethod:
+    assert isinstance(prepared.algorithm, TokenMethod)
+    return prepared.algorithm
+
+
 def itinerary(prepared: Prepared) -> list[Round]:
     """A round as one token sees it: visit after visit, each a gradient and a message, before which neighbors may be
     asked for their counts; nodes that wait cost no time."""
-    algorithm = prepared.algorithm
-    assert isinstance(algorithm, TokenMethod)
+    algorithm = _method(prepared)
     hop = [Exchanged(1, 1, HEADER_BYTES + payload_bytes(algorithm.kinds(prepared.meta())[TOKEN]), 1, 0)]
     if asked := ceil(_asked(algorithm)):
         hop += [Exchanged(asked, asked, HEADER_BYTES + payload_bytes(letter), 1, 0) for letter in QUESTIONS]

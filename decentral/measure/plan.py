@@ -56,6 +56,9 @@ def _carried_and_sent(prepared: Prepared, node: int) -> tuple[int, int]:
     use; and of the largest message."""
     if prepared.algorithm is None:
         return 0, 0
+    if itinerary.walks(prepared):
+        parts, largest = itinerary.carried_and_sent(prepared, node)
+        return sum(map(_held, parts)), largest
     did, state = prepared.dry_state(node)
     parts = [getattr(state, field.name) for field in fields(state) if field.name not in ("x", "local")]
     return sum(map(_held, parts)), did.largest_frame

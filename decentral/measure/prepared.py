@@ -1,7 +1,7 @@
 """A method made ready to run at one seed: whatever is wrong with the experiment has been told by then."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from torch import Tensor
 from decentral.algorithms.algorithm import Algorithm, State
 from decentral.algorithms.hub import HUB, Hub
 from decentral.algorithms.local import LocalOptimizer
+from decentral.algorithms.tokens import TokenMethod
 from decentral.compression import Space
-from decentral.config import Clock, ConsensusControl, Experiment, OwnCode
+from decentral.config import Clock, ConsensusControl, Experiment, OwnCode, Transport
+from decentral.config.clock import SlowTime
 from decentral.errors import ConfigError
 from decentral.measure.gradient_times import gradient_s_of
+from decentral.measure.straggling import straggling, with_stragglers
 from decentral.measure.virtual import virtual_time
 from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
@@ -34,6 +37,7 @@ from decentral.training.algorithm import (
 from decentral.training.consensus_step import ConsensusSteps
 from decentral.training.loop import Pace
 from decentral.training.optimizer import local_optimizer
+from decentral.training.straggling import Straggling
 from decentral.training.task import Task, task
 from decentral.transport.dry import DryNode
 
@@ -55,6 +59,8 @@ class Prepared:
     diagnostics: frozenset[str] = frozenset()  # what evaluations measure besides
     clock: Clock | None = None  # of simulated runs
     folder: Path = Path()  # where the experiment's relative paths start
+    stragglers: tuple[SlowTime, ...] = ()  # of real processes; the clock has them too
+    least_gradient_s: float | None = None
 
     @property
     def graph(self) -> Topology | None:
@@ -74,6 +80,10 @@ class Prepared:
     def consensus_step(self) -> float | None:
         """gamma, given or found, of a method that has one."""
         return getattr(self.algorithm, "consensus_step", None)
+
+    def straggling(self, node: int) -> Straggling | None:
+        """How slow a real process's node is made; None where it is as fast as it can be."""
+        return straggling(self.stragglers, self.least_gradient_s, node, self.nodes, self.task.seed)
 
     def peer(self, node: int) -> Peer:
         """What the algorithm may know at a node."""
@@ -130,6 +140,8 @@ def prepare(
     algorithm = algorithm_of(method.algorithm, local, experiment.folder)
     refuse_ignored(algorithm, local, method.algorithm.name, method.optimizer.path)
     refuse_mortal(algorithm, experiment, method.algorithm.name)
+    if experiment.transport.survive and isinstance(algorithm, TokenMethod):
+        algorithm = replace(algorithm, survive=True)
     groups, topology = _graphs(experiment, method, algorithm)
     algorithm = on_graph(algorithm, topology, method.algorithm.path)
     pace = Pace(experiment.rounds, experiment.evaluate_every, experiment.duration_s, experiment.evaluate_every_s)
@@ -138,7 +150,11 @@ def prepare(
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
-    if (clock := experiment.clock) is not None:
+    if experiment.evaluate_every_s is not None and experiment.duration_s is None:
+        raise ConfigError(
+            "found no duration_s: without it nodes are evaluated by steps, evaluate_every", ("evaluate_every_s",)
+        )
+    if (clock := with_stragglers(experiment.clock, experiment.stragglers)) is not None:
         virtual_time(clock, experiment.nodes, seed, experiment.folder)
     ready = Prepared(
         method,
@@ -152,7 +168,10 @@ def prepare(
         diagnostics,
         clock,
         experiment.folder,
+        tuple(experiment.stragglers),
+        experiment.least_gradient_s,
     )
+    ready.straggling(0)  # which finds what is wrong with any of them
     if algorithm is not None and not is_own(method):  # which may need numbers
         algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
     return ready
@@ -206,15 +225,21 @@ def refuse_unsimulated(prepared: Prepared) -> None:
         )
 
 
-def refuse_free_ranks(prepared: Prepared) -> None:
-    """Raise ConfigError for asynchronous methods, which run in the clock simulator only."""
-    if prepared.algorithm is not None and prepared.algorithm.free_running:
-        name = prepared.method.algorithm.name
-        raise ConfigError(
-            f"{name} is asynchronous, and runs on simulated nodes only: `decentral simulate`, or `decentral speedup "
-            "--simulated`, with a `clock:`",
-            prepared.method.algorithm.path,
-        )
+def refuse_unfit_ranks(prepared: Prepared, transport: Transport, traced: bool) -> None:
+    """Find out whether a method's nodes can be real processes that are linked so.
+
+    Raises:
+        ConfigError: an asynchronous method over NCCL, or with a timeline, which is one of rounds.
+    """
+    if prepared.algorithm is None or not prepared.algorithm.free_running:
+        return
+    name = prepared.method.algorithm.name
+    if transport.name == "nccl":
+        problem = "NCCL's links need both ends at once, and its nodes do not wait; use transport: gloo, or auto"
+        raise ConfigError(f"{name} is asynchronous: {problem}", (*transport.path, "name"))
+    if traced:
+        problem = "a timeline is one of rounds, which its nodes do not have in common; leave --trace out"
+        raise ConfigError(f"{name} is asynchronous: {problem}", prepared.method.algorithm.path)
 
 
 def is_own(method: ResolvedMethod) -> bool:

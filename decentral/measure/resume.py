@@ -71,7 +71,7 @@ def keeping(
     """How a run is checkpointed in its folder, and where it goes on; None for DDP and for what survives deaths.
 
     Raises:
-        ConfigError: one of these is to be checkpointed or resumed.
+        ConfigError: one of these, which write no checkpoints, is to be checkpointed or resumed.
     """
     if clock == "wall" and experiment.transport.survive:
         if origin is not None:

@@ -19,8 +19,9 @@ from decentral.errors import (
     LostNeighborError,
     PreemptedError,
 )
+from decentral.measure.census import census_of
 from decentral.measure.evaluation import Evaluator, Observe
-from decentral.measure.prepared import Prepared, is_own, refuse_free_ranks, refuse_unsimulated
+from decentral.measure.prepared import Prepared, is_own, refuse_unfit_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
 from decentral.measure.virtual import event_log, simulator, virtual_time
@@ -88,7 +89,7 @@ def run_on(
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_free_ranks(prepared)
+    refuse_unfit_ranks(prepared, world.transport, tracing is not None)
     task = prepared.task
     with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
         return _run_on(world, prepared, epoch, run, observe, keeping, timeline, regret)
@@ -133,10 +134,16 @@ def _driver_and_objective(
 ) -> tuple[Driver, Objective]:
     if timeline is None:
         objective = prepared.training.objective(world.rank)
-        return driver_of(world, prepared, objective.gradient, run, epoch), objective
+        return driver_of(world, prepared, slowed(prepared, world.rank, objective.gradient), run, epoch), objective
     gradient = TracedGradient(prepared.training, world.rank, timeline)
-    driver = driver_of(world, prepared, gradient, run, epoch, timeline)
+    driver = driver_of(world, prepared, slowed(prepared, world.rank, gradient), run, epoch, timeline)
     return TracedDriver(driver, timeline), gradient.objective
+
+
+def slowed(prepared: Prepared, node: int, gradient: GradientAt) -> GradientAt:
+    """A node's gradients, slower where the experiment makes it a straggler."""
+    straggling = prepared.straggling(node)
+    return gradient if straggling is None else straggling.gradient(gradient)
 
 
 def driver_of(
@@ -144,12 +151,15 @@ def driver_of(
 ) -> RankDriver:
     """The driver of this process's node for one run."""
     largest = _largest_frame(prepared, world.rank)
-    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline)
+    waits = prepared.algorithm is None or not prepared.algorithm.free_running
+    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits)
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:
     """Bytes of the largest message that a node will exchange; 0 if there is none, or that cannot be known."""
     if prepared.topology is None or prepared.algorithm is None or isinstance(prepared.algorithm, TokenMethod):
+        return 0
+    if prepared.algorithm.free_running:  # whoever reads its links posts receives as they are needed
         return 0
     try:
         return prepared.dry_run(node).largest_frame
@@ -184,7 +194,9 @@ def _trained(
         return {node: objectives[node].module_at(x) for node, x in models.items()}
     saved = keeping.saved if keeping else None
     with saving(keeping, driver.hosted, world, epoch) as boundary:
-        models = train(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate, boundary, saved)
+        algorithm, pace = prepared.algorithm, prepared.pace
+        census = census_of(algorithm, driver, peers)
+        models = train(algorithm, driver, peers, objectives, start, pace, evaluate, boundary, saved, census)
     return {node: objectives[node].module_at(x) for node, x in models.items()}
 
 
@@ -221,7 +233,7 @@ def _trained_by_ddp(
         driver.bytes_sent[node] = round * gradient_bytes
         evaluate(round, *of)
 
-    train_ddp(module, task, local, world, epoch, prepared.pace, measure)
+    train_ddp(module, task, local, world, epoch, prepared.pace, measure, prepared.straggling(node))
     return {node: module}
 
 

@@ -52,7 +52,7 @@ def virtual_time(
         log.begin(nodes)
     slowed: dict[int, list[Slowed]] = {}
     for index, each in enumerate(section.stragglers):
-        spells = spells_of(each, nodes, seed, (*section.path, "stragglers", index))
+        spells = spells_of(each, nodes, seed, each.path or (*section.path, "stragglers", index))
         slowed.setdefault(each.node, []).append(Slowed(spells, each.slowdown or float("inf")))
     away: dict[int, list[Away]] = {}
     for index, crash in enumerate(section.crashes):

@@ -132,9 +132,8 @@ def warn_biased(algorithm: Algorithm | None, experiment: config.Experiment, is_s
     """
     if not isinstance(algorithm, Hub) or not (why := algorithm.favors_fast()):
         return
-    how: list[str] = [
-        section.name for section in (experiment.partition, experiment.shift) if section and section.name != "iid"
-    ]
+    sections = experiment.partition, experiment.shift
+    how: list[str] = [section.name for section in sections if section and section.name != "iid"]
     how += ["split by nature"] if is_split else []
     if how:
         warnings.warn(

@@ -1,7 +1,7 @@
 """torch's own DistributedDataParallel, run as the outside peer it is: its loop, and no code of ours in its step."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from time import perf_counter
 
@@ -16,6 +16,7 @@ from decentral.errors import ConfigError, LostNeighborError
 from decentral.training.batches import Batches
 from decentral.training.loop import Measure, Pace, Unchecked
 from decentral.training.objective import flat
+from decentral.training.straggling import Straggling
 from decentral.training.task import Task
 from decentral.transport.gloo import told_by_gloo
 from decentral.transport.world import World
@@ -27,9 +28,19 @@ _UNUSED = "Expected to have finished reduction"
 
 
 def train_ddp(
-    module: nn.Module, task: Task, local: LocalOptimizer, world: World, epoch: int, pace: Pace, measure: Measure
+    module: nn.Module,
+    task: Task,
+    local: LocalOptimizer,
+    world: World,
+    epoch: int,
+    pace: Pace,
+    measure: Measure,
+    straggling: Straggling | None = None,
 ) -> None:
     """Train one rank's module with DDP, with its defaults, on the samples of the node of that number.
+
+    Args:
+        straggling: how slow this rank is, if it is to be slower.
 
     Raises:
         ConfigError: a model that DDP cannot train.
@@ -48,7 +59,8 @@ def train_ddp(
         for round in range(pace.rounds):
             began = perf_counter()
             local.begin_round(optimizer, round)
-            loss = ordinary_step(model, optimizer, batches, loss_of)
+            with straggling.step() if straggling else nullcontext():
+                loss = ordinary_step(model, optimizer, batches, loss_of)
             unchecked.add(round, {node: loss.detach()})
             if pace.is_due(round):
                 unchecked.check()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from decentral.algorithms.algorithm import Algorithm, State
@@ -67,7 +68,8 @@ def train_freely(
     Raises:
         DivergedError: a node's loss is not finite.
     """
-    warm_up(start.dtype)
+    for dtype in {start.dtype, torch.float64}:  # sums of weights
+        warm_up(dtype)
     states = {node: algorithm.init(start.clone(), peers[node]) for node in driver.hosted}
     albums = Albums(algorithm, driver, peers, objectives, states, measure)
     albums.keep_all(0, dict.fromkeys(driver.hosted, 0.0))
@@ -182,6 +184,10 @@ class Running(FreeRun):
     @property
     def is_timed(self) -> bool:
         return self._pace.duration_s is not None
+
+    @property
+    def over_s(self) -> float:
+        return inf if self._pace.duration_s is None else self._pace.duration_s
 
     @property
     def last_row(self) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -22,6 +23,11 @@ some; not on the training clock."""
 Boundary = Callable[[int, Callable[[], dict[int, Snapshot]]], None]
 """Called as boundary(rounds completed, what takes a snapshot of each hosted node) before each round and after the last;
 not on the training clock. It may end the run by an exception."""
+
+
+Conclude = Callable[[Mapping[int, State]], dict[str, Any]]
+"""Called as conclude(states by node) after the last round, with what `measure` is called with besides; all nodes call
+it together."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def train(
     measure: Measure,
     boundary: Boundary,
     saved: Mapping[int, Snapshot] | None = None,
+    conclude: Conclude | None = None,
 ) -> dict[int, Tensor]:
     """Train the driver's nodes for some rounds.
 
@@ -58,6 +65,7 @@ def train(
         pace: how many rounds, and when `measure` is called.
         boundary: is called between rounds.
         saved: of each hosted node, where to go on; from the beginning unless given.
+        conclude: is called before the last evaluation.
 
     Returns:
         The final model `(d,)` of each hosted node.
@@ -78,11 +86,11 @@ def train(
         return {n: capture(states[n], objectives[n], completed, seconds, sent[n]) for n in driver.hosted}
 
     def evaluate(losses: Mapping[int, Tensor]) -> None:
+        concluded = conclude(states) if conclude is not None and completed == pace.rounds else {}
         shares = {n: share for n in driver.hosted if (share := algorithm.share(states[n], peers[n])) is not None}
         notes = algorithm.notes(states[driver.hosted[0]])
-        measure(
-            completed, seconds, models, losses, *([shares] if shares else []), **({"notes": notes} if notes else {})
-        )
+        more = ({"notes": notes} if notes else {}) | concluded
+        measure(completed, seconds, models, losses, *([shares] if shares else []), **more)
 
     if not saved:
         evaluate({})

@@ -27,7 +27,7 @@ class Task:
     data: data.Data
     shards: tuple[Tensor, ...]  # of each node, indices of its training samples
     initial: nn.Module  # never trained itself; nodes get copies
-    batch_size: int
+    batch_sizes: tuple[int, ...]  # of each node
     seed: int
     asked: str = "cpu"  # the experiment's `device`
     shift: Shift | None = None  # how nodes see their samples; None: as they are
@@ -60,7 +60,7 @@ class Task:
     def batches(self, node: int) -> Batches:
         """A node's minibatches, from the first one on."""
         inputs, targets = self.samples(node)
-        return Batches(inputs.to(self.device), targets.to(self.device), self.batch_size, self.seed, node)
+        return Batches(inputs.to(self.device), targets.to(self.device), self.batch_sizes[node], self.seed, node)
 
     def samples(self, node: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A node's own training samples as it sees them, inputs `(N_i, ...)` and targets `(N_i, ...)`, in main memory.
@@ -132,7 +132,15 @@ def task(experiment: Experiment, seed: int, validation: float | None = None) -> 
     _try(module, loaded, experiment)
     if loaded.classes is not None and experiment.target is not None and not 0 <= experiment.target <= 1:
         raise ConfigError(f"found {experiment.target:g}; required: an accuracy from 0 to 1, such as 0.95", ("target",))
-    return Task(loaded, shards, module, experiment.batch_size, seed, experiment.device, shift)
+    return Task(loaded, shards, module, _batch_sizes(experiment), seed, experiment.device, shift)
+
+
+def _batch_sizes(experiment: Experiment) -> tuple[int, ...]:
+    asked, nodes = experiment.batch_size, experiment.nodes
+    sizes = asked if isinstance(asked, list) else [asked] * nodes
+    if len(sizes) != nodes:
+        raise ConfigError(f"found {len(sizes)} sizes; required: one for each of {nodes} nodes", ("batch_size",))
+    return tuple(sizes)
 
 
 def _try(module: nn.Module, loaded: data.Data, experiment: Experiment) -> None:

@@ -43,7 +43,7 @@ def start_apart(nproc: int, tell: Tell, arguments: Sequence[str], environment: M
     with TemporaryDirectory(prefix="decentral-") as logs:
         job = _Job(nproc, store, tell)
         try:
-            with job.started(arguments, Path(logs)):
+            with job.started([sys.executable, "-m", "decentral", *arguments], Path(logs)):
                 return job.waited()
         except SignalException as error:
             return Ending(128 + error.sigval, f"ended by {signal.Signals(error.sigval).name}", said=False)
@@ -58,13 +58,13 @@ class _Job:
         self._lost: dict[int, str] = {}  # how each rank that died was ended
 
     @contextmanager
-    def started(self, arguments: Sequence[str], logs: Path) -> Iterator[None]:
-        """Within it the ranks run; whoever is left at its end is ended, by the signal that ended it, if any."""
+    def started(self, command: Sequence[str], logs: Path) -> Iterator[None]:
+        """Within it ranks run a command; at its end whoever is left is ended, by the signal that ended it, if any."""
         self._began = monotonic()
         number = signal.SIGTERM
         try:
             for rank in range(self._nproc):
-                self._running[rank] = self._start(rank, arguments, logs / str(rank))
+                self._running[rank] = self._start(rank, command, logs / str(rank))
             yield
         except SignalException as error:
             number = error.sigval
@@ -72,23 +72,26 @@ class _Job:
         finally:
             self._end(number)
 
-    def _start(self, rank: int, arguments: Sequence[str], logs: Path) -> PContext:
+    def _start(self, rank: int, command: Sequence[str], logs: Path) -> PContext:
+        logs.mkdir()
+        return start_processes(
+            name="decentral",
+            entrypoint=command[0],
+            args={0: tuple(command[1:])},
+            envs={0: self._environment(rank)},
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
+        )
+
+    def _environment(self, rank: int) -> dict[str, str]:
+        """What tells a rank who it is, and where the others are."""
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self._nproc, "LOCAL_WORLD_SIZE": self._nproc}
-        told = {
+        return {name: str(number) for name, number in numbers.items()} | {
             "MASTER_ADDR": HOST,
             "MASTER_PORT": str(self._store.port),
             "TORCHELASTIC_RUN_ID": f"decentral-{os.getpid()}",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_USE_AGENT_STORE": str(True),
         }
-        logs.mkdir()
-        return start_processes(
-            name="decentral",
-            entrypoint=sys.executable,
-            args={0: ("-m", "decentral", *arguments)},
-            envs={0: {name: str(number) for name, number in numbers.items()} | told},
-            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
-        )
 
     def waited(self) -> Ending:
         """How the job ended: well where a rank did, and none failed otherwise than by its death."""
@@ -122,9 +125,13 @@ class _Job:
         return Ending(LostNeighborError.exit_code, f"node {rank} {how}: {why}", said=False)
 
     def _end(self, number: int) -> None:
-        for context in self._running.values():  # all at once, since each may take its time
+        for context in self._running.values():  # all at once, and once: a second signal would disturb their end
             for pid in context.pids().values():
                 with suppress(ProcessLookupError):
                     os.killpg(pid, number)
+        deadline = monotonic() + END_S
+        while self._running and monotonic() < deadline:
+            self._running = {rank: context for rank, context in self._running.items() if context.wait(0) is None}
+            sleep(LOOK_EVERY_S)
         for context in self._running.values():
-            context.close(signal.Signals(number), END_S)
+            context.close(signal.SIGKILL)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -80,6 +81,11 @@ class FreeRun(ABC):
     @abstractmethod
     def rejoin(self, node: int, now_s: float) -> tuple[int, int] | None:
         """A node that was down takes over a neighbor's model: the neighbor, and bytes; None where it has none."""
+
+    @property
+    def over_s(self) -> float:
+        """When the time of the run is over; infinite where each node makes so many steps."""
+        return inf
 
     @property
     @abstractmethod
@@ -259,8 +265,6 @@ def kind_of(payload: Payload, kinds: tuple[Payload, ...], node: int) -> int:
     )
 
 
-def both_ways(node: int) -> RuntimeError:
-    """What a driver raises where one method's nodes send letters and exchange."""
-    return RuntimeError(
-        f"node {node} sends letters and exchanges in one run; on one link they would be taken for each other"
-    )
+def both_ways(node: int, ways: str = "sends letters and exchanges") -> RuntimeError:
+    """What a driver raises where one method's nodes send letters and exchange, or push beside them."""
+    return RuntimeError(f"node {node} {ways} in one run; on one link they would be taken for each other")

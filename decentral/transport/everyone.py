@@ -61,6 +61,9 @@ class Everyone(Circle):
     def broadcast(self, x: Tensor, timeout_s: float) -> None:
         """`x` <- that of the first of these ranks, in place."""
 
+    def leave(self) -> None:
+        """Take part in nothing more, in peace: before `close`, and not where this rank has failed."""
+
 
 class GlooEveryone(Everyone):
     """One gloo group of these ranks, made when it is first needed: it connects every rank to every other.

@@ -5,7 +5,7 @@ its core, and two that send to each other at once both find a reader at the othe
 (MPI moves messages in its calls alone), it is polled while the node waits, with naps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -31,6 +31,44 @@ class Came(NamedTuple):
     frame: Tensor | BrokenLinkError
 
 
+class Readers:
+    """Threads of one node, each of which sleeps in a link until a frame is there, and hands it over.
+
+    Args:
+        name: of what they read, for the threads' names.
+        node: this one.
+        links: by neighbor; those that can only be polled have no reader.
+        size: bytes of the longest frame.
+        put: takes what comes, in the thread of the link that it came over.
+    """
+
+    def __init__(self, name: str, node: int, links: Mapping[int, Link], size: int, put: Callable[[Came], None]) -> None:
+        self._size, self._put = size, put
+        self._threads: list[Thread] = []
+        for neighbor, link in links.items():
+            if not link.polled:
+                called = f"{name}-{node}-{neighbor}"
+                self._threads.append(Thread(target=self._read, args=(neighbor, link), name=called, daemon=True))
+                self._threads[-1].start()
+
+    def _read(self, neighbor: int, link: Link) -> None:
+        """A reader's work: until the farewell, or until the link breaks."""
+        try:
+            while True:
+                frame = link.next(self._size)
+                last = is_farewell(frame)
+                self._put(Came(neighbor, frame))
+                if last:
+                    return
+        except BrokenLinkError as error:
+            self._put(Came(neighbor, error))
+
+    def join(self, deadline: float) -> None:
+        """Wait until all have ended, or the deadline has passed, a time of `monotonic`."""
+        for thread in self._threads:
+            thread.join(max(deadline - monotonic(), 0.01))
+
+
 class Inbox:
     """All links of one node, being read.
 
@@ -43,28 +81,15 @@ class Inbox:
     def __init__(self, node: int, links: Mapping[int, Link], size: int) -> None:
         self._size = size
         self._came: SimpleQueue[Came] = SimpleQueue()
-        self._readers: list[Thread] = []
         self.broken: set[int] = set()
         """Neighbors whose link has broken, whether or not anybody has asked for what came before."""
         self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
-        for neighbor, link in links.items():
-            if not link.polled:
-                name = f"letters-{node}-{neighbor}"
-                self._readers.append(Thread(target=self._read, args=(neighbor, link), name=name, daemon=True))
-                self._readers[-1].start()
+        self._readers = Readers("letters", node, links, size, self._put)
 
-    def _read(self, neighbor: int, link: Link) -> None:
-        """A reader's work: until the farewell, or until the link breaks."""
-        try:
-            while True:
-                frame = link.next(self._size)
-                last = is_farewell(frame)
-                self._came.put(Came(neighbor, frame))
-                if last:
-                    return
-        except BrokenLinkError as error:
-            self.broken.add(neighbor)
-            self._came.put(Came(neighbor, error))
+    def _put(self, came: Came) -> None:
+        if isinstance(came.frame, BrokenLinkError):
+            self.broken.add(came.neighbor)
+        self._came.put(came)
 
     def next(self, deadline: float) -> Came | None:
         """What comes next; None where nothing does until the deadline, a time of `monotonic`."""
@@ -98,8 +123,7 @@ class Inbox:
         """Read on until all links have ended, or the deadline has passed."""
         while self._polled and self.next(deadline) is not None:
             pass
-        for reader in self._readers:
-            reader.join(max(deadline - monotonic(), 0.01))
+        self._readers.join(deadline)
 
 
 def is_farewell(frame: Tensor) -> bool:

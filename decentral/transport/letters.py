@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from time import monotonic
 
+import torch
 from torch import Tensor
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
@@ -34,6 +35,8 @@ from decentral.transport.wiring import Wires
 
 UNDER_WAY = 2
 """Letters that a link may have under way before the next one waits for the first of them."""
+LOOKS_S = 0.05
+"""How often a node that waits for a letter looks whether it still should."""
 HURRY_S = 2.0
 """How long a node that failed waits for its neighbors' farewells."""
 
@@ -110,8 +113,23 @@ class Letters:
         self._inbox: Inbox | None = None  # from the first letter on
         self._kept: deque[_Kept] = deque()
         self._looked_at: tuple[Link, Tensor] | None = None  # the last letter's frame
+        self._kinds: tuple[Payload, ...] = ()
         self._signatures: list[int] = []  # of the kinds
         self._round = 0
+        self._is_free = False
+        self.read = 0  # letters that the node has been given
+        self.is_waiting = False  # for a letter, with none there
+
+    @property
+    def made(self) -> int:
+        """Letters that the node has sent."""
+        return sum(line.sent for line in self._lines.values())
+
+    def throw_away(self) -> None:
+        """All letters that have come, where the node reads none any more."""
+        if self._inbox is not None:
+            while self.receive(Receive(self._kinds, wait=False)) is not None:
+                pass
 
     @property
     def used(self) -> bool:
@@ -126,6 +144,10 @@ class Letters:
     def begin_round(self, round: int) -> None:
         """Letters of this round may be looked at from now on."""
         self._round = round
+
+    def begin_free_run(self) -> None:
+        """From now on nodes have no rounds in common: letters of any may be looked at."""
+        self._is_free = True
 
     def end_round(self) -> None:
         """The node looks at no letter any more."""
@@ -165,38 +187,62 @@ class Letters:
     def _stamp(self, line: _Line, kind: int, round: int, nbytes: int) -> Stamp:
         return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
-    def receive(self, asked: Receive) -> Letter:
+    def receive(
+        self, asked: Receive, is_over: Callable[[], bool] = lambda: False, timeout_s: float | None = None
+    ) -> Letter | None:
         """The next letter of this round or an earlier one, or the news of a death; the last one is closed.
+
+        None where none is waited for.
+
+        Args:
+            is_over: whether a node that waits is to wait no more.
+            timeout_s: how long it waits at most.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
             MissingEnvironmentError: a link that carries no letters.
         """
         inbox, began = self._opened(asked.kinds), monotonic()
+        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
         self.end_round()
         while (kept := self._due()) is None:
+            self.is_waiting = asked.wait
             for neighbor, line in self._lines.items():
                 if line.left <= self._round:
                     raise self._lost(neighbor, "Receive", CLOSED, monotonic() - began)
-            came = inbox.next(began + self._timeout_s)
+            came = inbox.next(min(deadline, monotonic() + LOOKS_S) if asked.wait else monotonic())
+            if came is None and (not asked.wait or is_over()):
+                return None
             if came is None:
+                if monotonic() < deadline:
+                    continue
                 raise LostNeighborError(
                     f"node {self._node} waited {self._timeout_s:.1f} s for a letter of any of its neighbors in round "
                     f"{self._round} (Receive, {self._names()}); raise transport.timeout_s where a round takes longer"
                 )
             if isinstance(came.frame, BrokenLinkError):
                 if self._survived(came.frame):
-                    return Letter(came.neighbor, GONE, ())
+                    self._keep_news(came.neighbor)
+                    continue
                 raise self._lost(came.neighbor, "Receive", str(came.frame), monotonic() - began)
             self._sort(came.neighbor, came.frame, asked.kinds)
+        self.is_waiting = False
+        self.read += 1
+        if kept.kind == GONE:
+            return Letter(kept.neighbor, GONE, ())
         like = asked.kinds[kept.kind]
         self._looked_at = self._lines[kept.neighbor].link, kept.frame
         views = payload_views(kept.frame, like)
         return Letter(kept.neighbor, kept.kind, tuple(v.to(t.device) for v, t in zip(views, like, strict=True)))
 
+    def _keep_news(self, dead: int) -> None:
+        """A neighbor is dead: the node hears so after that one's last letter."""
+        last = max((kept.round for kept in self._kept if kept.neighbor == dead), default=self._round)
+        self._kept.append(_Kept(dead, torch.empty(0, dtype=torch.uint8), last, GONE))
+
     def _due(self) -> _Kept | None:
         for kept in self._kept:
-            if kept.round <= self._round:
+            if self._is_free or kept.round <= self._round:
                 self._kept.remove(kept)
                 return kept
         return None
@@ -218,7 +264,7 @@ class Letters:
         if number is not None:
             self._kept.append(_Kept(neighbor, frame, stamp.round, number))
         else:
-            line.left = stamp.round
+            line.left = inf if self._is_free and stamp.round else stamp.round
 
     def _opened(self, kinds: tuple[Payload, ...]) -> Inbox:
         """The inbox, made at the first letter."""
@@ -230,6 +276,7 @@ class Letters:
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, which carries no letters of a "
                     "token method; use transport: gloo, or a method that needs none: route: seeded in `algorithm:`"
                 )
+        self._kinds = kinds
         self._signatures = [signature(kind) for kind in kinds]
         size = HEADER_BYTES + max(payload_bytes(kind) for kind in kinds)
         self._inbox = Inbox(self._node, {neighbor: line.link for neighbor, line in self._lines.items()}, size)

@@ -99,6 +99,22 @@ class Link(ABC):
         """The same without waiting: None where no letter has come."""
         raise NotImplementedError(f"{self.name} links are not polled")
 
+    def has_room(self) -> bool:
+        """Whether the neighbor keeps so few of our letters that it may be sent another; where they stay with us."""
+        return True
+
+    def put(self, frame: Tensor) -> None:
+        """Begin to send a letter over a link that is polled; `is_through` says when that has come to its end.
+
+        Raises:
+            BrokenLinkError: the neighbor is gone.
+        """
+        raise NotImplementedError(f"{self.name} links are not polled")
+
+    def is_through(self, frame: Tensor) -> bool:
+        """Whether the neighbor takes in what was put, or has it already."""
+        raise NotImplementedError(f"{self.name} links are not polled")
+
     @abstractmethod
     def release(self, frame: Tensor) -> None:
         """Take back a frame that came in: nobody reads it any more."""

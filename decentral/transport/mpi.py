@@ -200,6 +200,7 @@ class MPILink(Link):
     def __init__(self, office: Office, neighbor: int, tag: int, largest: int = 0) -> None:
         self._office, self._neighbor, self._tag, self._largest = office, neighbor, tag, largest
         self._sends: dict[int, Any] = {}  # by the frame's address
+        self._puts: dict[int, Any] = {}  # by the frame's address
         self._receives: dict[int, tuple[Tensor, Any]] = {}  # by the buffer's address
         self._free: dict[int, list[int]] = {}  # by size, buffers that nothing is received into
         self._ahead: deque[int] = deque()  # buffers posted before their exchange began
@@ -231,6 +232,22 @@ class MPILink(Link):
     def _sent(self, request: Any, timeout_s: float) -> None:
         self._office.overlap(-1)
         self._office.wait([request], timeout_s)
+
+    def put(self, frame: Tensor) -> None:
+        address = frame.data_ptr()
+        try:
+            if address not in self._puts:
+                # Synchronous, so that nothing piles up in MPI's own memory before a neighbor that takes nothing.
+                self._puts[address] = self._office.comm.Ssend_init(frame.numpy(), self._neighbor, self._tag)
+            self._puts[address].Start()
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
+
+    def is_through(self, frame: Tensor) -> bool:
+        try:
+            return bool(self._puts[frame.data_ptr()].Test())
+        except self._office.errors() as error:
+            raise self._office.broken(error) from error
 
     def poll(self, size: int) -> Tensor | None:
         self._largest = 0  # letters are received one by one
@@ -290,7 +307,7 @@ class MPILink(Link):
                 request = self._receives[address][1]
                 request.Cancel()
                 request.Wait()
-            if not all(request.Test() for request in self._sends.values()):
+            if not all(request.Test() for request in (*self._sends.values(), *self._puts.values())):
                 _UNSENT.append(self)  # MPI may still read these frames: a neighbor that ended early never took them
         self._receives.clear()
 

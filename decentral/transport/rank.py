@@ -1,18 +1,35 @@
 """The rank driver: one node in one real process, its effects performed over links to its neighbors."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from decentral.errors import LostMeetingError, LostNeighborError
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Gradient, Mix, Payload, Post, Receive, Send
+from decentral.peer import (
+    AllReduce,
+    Collect,
+    Effect,
+    Exchange,
+    Gather,
+    Gradient,
+    Mix,
+    Now,
+    Payload,
+    Poll,
+    Post,
+    Push,
+    Receive,
+    Send,
+)
 from decentral.transport.driver import (
     Driver,
     Finished,
+    FreeRun,
     GradientAt,
     Step,
     all_reduce_bytes,
@@ -23,9 +40,11 @@ from decentral.transport.driver import (
 )
 from decentral.transport.everyone import Circle, Everyone
 from decentral.transport.exchanges import Exchanges, human_bytes
+from decentral.transport.free import SLOWEST, AllThrough, TimeOverError, Waits, step_freely
 from decentral.transport.gathers import Gathers
 from decentral.transport.letters import Letters
 from decentral.transport.links import BrokenLinkError
+from decentral.transport.pushes import Pushes
 from decentral.transport.survivors import LostStoreError
 from decentral.transport.wiring import Wires
 
@@ -67,6 +86,9 @@ class RankDriver(Driver):
         self._exchanges = Exchanges(node, wires, run, epoch, timeout_s, self.bytes_sent)
         self._gathers = Gathers(node, nodes, run, epoch)
         self._letters = Letters(node, wires, run, epoch, timeout_s, self.bytes_sent, survive)
+        self._began_s = perf_counter()
+        self._pushes = Pushes(node, wires, run, epoch, timeout_s, self.bytes_sent, self._now_s)
+        self._waits = Waits(self._letters, self._pushes, timeout_s)
         everyone.noticed = lambda: self._letters.dead
         self._failed = False
         self._gradient = gradient
@@ -79,19 +101,63 @@ class RankDriver(Driver):
         self._round = 0
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
-        step = steps[self._node]
         self.begin_round(round)
-        answer: object = None
         try:
-            while not isinstance(asked := proceed(step, answer), Finished):
-                answer = self.perform(asked)
+            loss = self._performed(steps[self._node])
         except BaseException:
             self._failed = True
             raise
+        self.end_round()
+        return {self._node: loss}
+
+    def _performed(self, step: Step, ends: Callable[[], bool] = lambda: False) -> Tensor:
+        """Answer all effects of a step; its loss `()`.
+
+        Raises:
+            TimeOverError: it `ends` before.
+        """
+        answer: object = None
+        try:
+            while not isinstance(asked := proceed(step, answer), Finished):
+                if ends():
+                    raise TimeOverError
+                answer = self.perform(asked)
+            return asked.loss
         finally:
             step.close()
+
+    def run_free(self, run: FreeRun) -> None:
+        """Advance the node's steps at its own pace, and then answer others until all have made theirs.
+
+        Raises:
+            LostNeighborError: another node is gone, or takes very much longer than this one.
+        """
+        self._together("start", 0, partial(self._everyone.gather, torch.zeros(1)), self._everyone, self._all)
+        self._letters.begin_free_run()
+        self._began_s = perf_counter()
+        try:
+            self._waits.is_over = lambda: self._now_s() >= run.over_s
+            step_freely(self._node, run, self._now_s, self._stepped)
+            self._serve(run)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _stepped(self, step: Step, number: int) -> Tensor:
+        self.begin_round(number)
+        loss = self._performed(step)
         self.end_round()
-        return {self._node: asked.loss}
+        return loss
+
+    def _serve(self, run: FreeRun) -> None:
+        patience_s = self._timeout_s + SLOWEST * self._now_s()
+        counts = self._waits.counts
+        through = AllThrough(self._node, self._everyone.gather, counts, patience_s, self._timeout_s)
+        self._waits.until(through)
+        with suppress(TimeOverError):
+            self._performed(run.serve(self._node), through.is_over)
+        self._waits.see_off(through)
+        self._together("end", 0, through.check, self._everyone, self._all)
 
     def begin_round(self, round: int) -> None:
         """Number the exchanges of a round from 0; `perform` answers its effects, `end_round` takes the answers back."""
@@ -107,8 +173,7 @@ class RankDriver(Driver):
 
     def perform(self, asked: Effect[Any]) -> object:
         """Answer one effect of the hosted node."""
-        if self._exchanges.begun if isinstance(asked, Send | Receive) else self._letters.used and _exchanges(asked):
-            raise both_ways(self._node)
+        self._refuse_two_ways(asked)
         match asked:
             case Gradient(at=at):
                 return self._gradient(at)
@@ -128,10 +193,27 @@ class RankDriver(Driver):
             case Send():
                 self._letters.send(asked)
                 return None
-            case Receive(wait=True):
-                return self._letters.receive(asked)
+            case Receive():
+                return self._waits.receive(asked)
+            case Push():
+                self._pushes.push(asked)
+                return None
+            case Poll():
+                return self._waits.poll(asked)
+            case Now():
+                return self._now_s()
             case _:
                 raise TypeError(f"the rank driver does not answer {type(asked).__name__}")
+
+    def _now_s(self) -> float:
+        return perf_counter() - self._began_s
+
+    def _refuse_two_ways(self, asked: Effect[Any]) -> None:
+        pushes, writes, exchanges = isinstance(asked, Push | Poll), isinstance(asked, Send | Receive), _exchanges(asked)
+        if (pushes and (self._letters.used or self._exchanges.begun)) or (self._pushes.used and (writes or exchanges)):
+            raise both_ways(self._node, "pushes, and sends letters or exchanges,")
+        if (writes and self._exchanges.begun) or (exchanges and self._letters.used):
+            raise both_ways(self._node)
 
     def settle(self) -> None:
         self._exchanges.settle()
@@ -227,7 +309,10 @@ class RankDriver(Driver):
 
     def close(self) -> None:
         self._letters.close(in_peace=not self._failed)
+        self._pushes.close(in_peace=not self._failed)
         self._exchanges.close()
+        if not self._failed:
+            self._everyone.leave()
         for circle in [*self._circles.values(), self._everyone]:
             circle.close()
 

@@ -31,6 +31,8 @@ FLAGS_BYTES = 1 << 12
 
 _TOKEN = Struct("<IIQ")  # slot, the reader's flag, bytes of the frame
 _EMPTY = _TOKEN.pack(0, 0, 0)
+_KEPT = 4
+"""Frames that a neighbor may keep where nobody waits for it: one it looks at, one it has not, and two under way."""
 _HELLO = Struct("<16sI")  # the secret, the caller's node
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if sys.platform == "linux" else 0
 
@@ -111,6 +113,10 @@ class SharedOutbox(Outbox):
         """The slot that holds a frame of this outbox."""
         return self._by_address[frame.data_ptr()]
 
+    def kept_by(self, reader: int) -> int:
+        """How many of the frames that it was sent a neighbor has not given back."""
+        return sum(reader in slot.readers and not slot.flags[reader] for slot in self._slots)
+
     def close(self) -> None:
         for slot in self._slots:
             os.close(slot.file)
@@ -164,6 +170,9 @@ class SharedLink(Link):
             self._tell(frame)
         except OSError as error:
             raise BrokenLinkError(_told(error)) from error
+
+    def has_room(self) -> bool:
+        return self._outbox.kept_by(self._reader) < _KEPT
 
     def next(self, size: int) -> Tensor:
         frame = self._next(None)

@@ -188,7 +188,7 @@ class SurvivingEveryone(Everyone):
     def _who_said(self, prefix: str, ranks: Collection[int], timeout_s: float) -> set[int]:
         """Those of some ranks that have said something, once all others are dead."""
         deadline, nap_s, silent = monotonic() + timeout_s, NAPS_S[0], set(ranks)
-        while True:
+        while not self._store.check([f"{prefix}/{rank}" for rank in sorted(silent)]):
             self._dead.declare(self.noticed())
             dead = self._dead.among(silent)
             silent -= {rank for rank in silent if self._store.check([f"{prefix}/{rank}"])}
@@ -200,6 +200,7 @@ class SurvivingEveryone(Everyone):
                 raise BrokenLinkError(f"{NO_ANSWER} of node {min(silent - dead)}, which nobody knows to be dead")
             sleep(nap_s)
             nap_s = min(2 * nap_s, NAPS_S[1])
+        return set(ranks)
 
     def _say(self, key: str, value: str) -> None:
         self._store.set(key, value)
@@ -225,10 +226,12 @@ class SurvivingEveryone(Everyone):
         except RuntimeError as error:
             raise LostStoreError(told(error)) from error
 
-    def close(self) -> None:
-        """Give the connections back; rank 0, in whose process the store may be, does so once nobody needs it."""
-        self._group = None
+    def leave(self) -> None:
+        """Rank 0, in whose process the store may be, waits until nobody needs it."""
         with suppress(RuntimeError, BrokenLinkError):
             self._store.set(f"left/{self._rank}", "1")
             if self._rank == 0 and not self._failed():
                 self._who_said("left", self.members, LEAVING_S)
+
+    def close(self) -> None:
+        self._group = None

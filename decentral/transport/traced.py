@@ -70,6 +70,15 @@ class TracedLink(Link):
     def poll(self, size: int) -> Tensor | None:
         return self._link.poll(size)
 
+    def has_room(self) -> bool:
+        return self._link.has_room()
+
+    def put(self, frame: Tensor) -> None:
+        self._link.put(frame)
+
+    def is_through(self, frame: Tensor) -> bool:
+        return self._link.is_through(frame)
+
     def settle(self, timeout_s: float) -> None:
         self._link.settle(timeout_s)
 

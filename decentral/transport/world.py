@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -136,6 +136,7 @@ class World:
         epoch: int,
         largest: int = 0,
         timeline: Timeline | None = None,
+        waits: bool = True,
     ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
@@ -145,8 +146,10 @@ class World:
             epoch: number of the run in this job.
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
             timeline: where what the links do is noted, if anywhere.
+            waits: whether nodes wait for each other; NCCL's links are for those that do.
         """
-        wires = self._linked(topology, epoch, largest) if topology else Wires()
+        linking = self if waits else replace(self, engine=None)
+        wires = linking._linked(topology, epoch, largest) if topology else Wires()
         if timeline is not None:
             wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)

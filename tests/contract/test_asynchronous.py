@@ -1,5 +1,6 @@
 """Asynchronous methods: what they come to without delays, what no order of events may change, and who waits."""
 
+import json
 from collections.abc import Callable
 from math import pi, sin
 from typing import Any
@@ -107,7 +108,7 @@ def uneven(seed: int, nodes: int, *, loss: float = 0.0, slow: int | None = None,
     )
 
 
-CONSERVING = {
+CONSERVING: dict[str, dict[str, Any]] = {
     "ad-psgd": {},
     "ad-psgd max_delay": {"max_delay": 2},
     "async-gradient-push": {},
@@ -115,35 +116,33 @@ CONSERVING = {
 }
 SCHEDULES = st.fixed_dictionaries(
     {
+        "which": st.sampled_from([*CONSERVING]),
         "seed": st.integers(0, 2**20),
         "loss": st.sampled_from([0.0, 0.2, 0.6]),
         "slow": st.sampled_from([None, 0, 3]),
         "spread": st.sampled_from([0.0, 0.3, 1.5]),
-        "rounds": st.integers(1, 12),
+        "rounds": st.integers(1, 10),
     }
 )
 
 
-def check_schedule(schedule: dict[str, Any]) -> None:
+def check_schedule(which: str, rounds: int, **schedule: Any) -> None:
     """Nothing but gossip, so whatever changes the sum of all models is an error: a message lost, or applied twice."""
-    rounds = schedule.pop("rounds")
-    for which, options in CONSERVING.items():
-        name = which.split()[0]
-        topology = pushing(graph("tree-7"))[0] if name == "async-gradient-push" else graph("ring-9")
-        starts = np.random.default_rng(schedule["seed"]).standard_normal((topology.nodes, DIMENSION))
-        time, events = logged(uneven(nodes=topology.nodes, **schedule))
-        run, _ = play_freely(method(name, **options), topology, flat(topology.nodes), starts, time, rounds=rounds)
-        assert run.made == [rounds] * topology.nodes
-        weights = np.array([getattr(state, "weight", torch.ones(())).item() for state in run.states])[:, None]
-        assert weights.sum() == pytest.approx(topology.nodes, rel=1e-12)
-        np.testing.assert_allclose((weights * run.final).sum(0), starts.sum(0), rtol=0, atol=1e-11 * topology.nodes)
-        check_each_is_taken_once(events.getvalue())
+    name = which.split()[0]
+    topology = pushing(graph("tree-7"))[0] if name == "async-gradient-push" else graph("ring-9")
+    nodes = topology.nodes
+    starts = np.random.default_rng(schedule["seed"]).standard_normal((nodes, DIMENSION))
+    time, events = logged(uneven(nodes=nodes, **schedule))
+    run, _ = play_freely(method(name, **CONSERVING[which]), topology, flat(nodes), starts, time, rounds=rounds)
+    assert run.made == [rounds] * nodes
+    weights = np.array([getattr(state, "weight", torch.ones(())).item() for state in run.states])[:, None]
+    assert weights.sum() == pytest.approx(nodes, rel=1e-12)
+    np.testing.assert_allclose((weights * run.final).sum(0), starts.sum(0), rtol=0, atol=1e-11 * nodes)
+    check_each_is_taken_once(events.getvalue())
 
 
 def check_each_is_taken_once(text: str) -> None:
     """Of each link, what is taken comes in the order of the sender's steps, and never the same twice."""
-    import json
-
     newest: dict[tuple[int, int], int] = {}
     for line in map(json.loads, text.splitlines()):
         for sender, step in line.get("pushes", {}).items():
@@ -155,7 +154,7 @@ def check_each_is_taken_once(text: str) -> None:
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(SCHEDULES)
 def test_no_order_of_events_stops_it_or_loses_any_mass(schedule: dict[str, Any]) -> None:
-    check_schedule(dict(schedule))
+    check_schedule(**schedule)
 
 
 @pytest.mark.long
@@ -163,7 +162,7 @@ def test_no_order_of_events_stops_it_or_loses_any_mass(schedule: dict[str, Any])
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SCHEDULES)
 def test_none_of_many_orders_does(schedule: dict[str, Any]) -> None:
-    check_schedule(dict(schedule))
+    check_schedule(**schedule)
 
 
 def test_pairs_that_average_agree_and_keep_the_sum() -> None:
@@ -196,7 +195,7 @@ def test_a_bound_on_delay_is_kept_and_held_up_for(name: str) -> None:
     topology, bound = graph("ring-8"), 3
     algorithm, problem = method(name, max_delay=bound), Quadratics.draw(8)
     time = VirtualTime([10.0] + [1.0] * 7, lambda i, j: Wire(0.01))
-    run, _ = play_freely(algorithm, topology, problem.answers(), common_start(8), time, duration_s=100.0)
+    run, _ = play_freely(algorithm, topology, problem.answers(), common_start(8), time, duration_s=50.0)
     assert max(len(algorithm.staleness(state)) for state in run.states) == bound + 1
     free = method(name)
     run_free, _ = play_freely(
@@ -205,7 +204,7 @@ def test_a_bound_on_delay_is_kept_and_held_up_for(name: str) -> None:
         problem.answers(),
         common_start(8),
         VirtualTime(time.gradient_s, time.wire),
-        duration_s=100.0,
+        duration_s=50.0,
     )
     assert max(len(free.staleness(state)) for state in run_free.states) > bound + 1
     assert min(run_free.made) >= min(run.made)
@@ -230,7 +229,7 @@ def test_the_same_seed_gives_the_same_events_and_a_log_gives_the_same_run(name: 
     assert np.array_equal(one[0], replayed[0])
     assert replayed[1] == one[1]
     assert not np.array_equal(one[0], third[0])
-    with pytest.raises(ConfigError, match=r"log is of another run: it has no gradient 15 of node \d"):
+    with pytest.raises(ConfigError, match=r"log is of another run: it has no (gradient|message) 15 "):
         play_freely(
             method(name),
             topology,
@@ -241,13 +240,13 @@ def test_the_same_seed_gives_the_same_events_and_a_log_gives_the_same_run(name: 
         )
 
 
-@pytest.mark.parametrize("tau", [0, 1, 4, 8])
+@pytest.mark.parametrize("tau", [0, 1, 8])
 @pytest.mark.parametrize("share", [0.97, 1.03])
 def test_late_gradients_converge_just_below_the_limit_and_diverge_just_above(tau: int, share: float) -> None:
     """eta L < 2 sin(pi / (2 (2 tau + 1))): .1845 for tau = 8, and 2 without delay."""
     smoothness = 3.0
     limit = 2 * sin(pi / (2 * (2 * tau + 1)))
-    problem, rounds = Quadratics.isotropic(1, smoothness), 3000
+    problem, rounds = Quadratics.isotropic(1, smoothness), 300 * (tau + 2)
     algorithm = ALGORITHMS["delayed-dsgd"](local=sgd(share * limit / smoothness), delay=tau, of="gradients")  # type: ignore[call-arg]
     run = simulate(algorithm, alone(1), problem.answers(), problem.starts(), rounds)
     distance = np.linalg.norm(run.models - problem.optimum, axis=(1, 2))

@@ -69,9 +69,9 @@ def test_tokens_that_take_one_direction_of_an_edge_go_one_after_the_other() -> N
 
 
 REAL: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "counts": ("path-4", "sa-srrw", {"visits": 5, "tokens": 2, "step_by": "adam"}),
+    "around": ("ring-8", "sa-srrw", {"visits": 3, "tokens": 6, "step_by": "adam"}),
     "many tokens on few nodes": ("path-4", "mcgd", {"tokens": 9, "visits": 6}),
-    "crossing": ("path-2", "mcgd", {"tokens": 8, "visits": 25, "kernel": "simple"}),
+    "crossing": ("path-2", "mcgd", {"tokens": 8, "visits": 9, "kernel": "simple"}),
     "gossip": ("path-4", "token-gossip", {"tokens": 3, "visits": 4, "meeting": "average"}),
 }
 

@@ -6,10 +6,11 @@ methods too. It compares its state with the lockstep simulator's, and writes wha
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
+import networkx as nx
 import torch
 
 from decentral.algorithms.algorithm import Algorithm
@@ -19,12 +20,15 @@ from decentral.algorithms.stochastic_gradient_push import StochasticGradientPush
 from decentral.config import Transport
 from decentral.topology.topology import Topology
 from decentral.transport.launcher import launched
+from decentral.transport.rank import RankDriver
 from decentral.transport.world import World
 from tests.contract import test_tokens
 from tests.contract.directed import COLUMN, DOUBLY, Addressed, Push, directed, in_lockstep, on_a_rank, plain
 from tests.contract.problems import LAYOUTS, shipped
 from tests.contract.runs import Run, same
 from tests.contract.test_algorithms import CASES, OPTIMIZERS, Case, built, few, run_one, simulate_few
+from tests.transport.test_free import answered, summed
+from tests.transport.test_rank import gradient
 
 NODES = 4
 
@@ -60,6 +64,19 @@ def alike(run: Run, simulated: Run, rank: int, tolerance: float | None = None) -
     return same(run.states[rank], simulated.states[rank], tolerance) and counted
 
 
+def is_whole(world: World, freely: Callable[[RankDriver, int, int], tuple[float, ...]], epoch: int) -> bool:
+    """Whether nothing was lost in a free run of all ranks: of what they sum up, or of what they ask each other."""
+    driver = world.driver(Topology.static("ring", nx.cycle_graph(NODES), "metropolis"), gradient, run=7, epoch=epoch)
+    try:
+        own = freely(driver, world.rank, NODES)
+        all_nodes = driver.gather({world.rank: [*map(float, own)]})
+    finally:
+        driver.close()
+    if freely is summed:
+        return abs(sum(mass for mass, _ in all_nodes) - NODES) < 1e-12
+    return all(sent == replies == 10 * (rank + 1) for rank, (sent, _, replies) in enumerate(all_nodes))
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     this = launched()
@@ -79,6 +96,8 @@ def main(out: Path) -> None:
         walking = test_tokens.method(name, "path-4", **settings)
         run = test_tokens.on_a_rank(world, walking, "path-4", test_tokens.ROUNDS, epoch)
         found.append([what, alike(run, test_tokens.in_lockstep(walking), world.rank)])
+    for epoch, freely in enumerate((summed, answered), start=len(found) + 1):
+        found.append([f"free run, {freely.__name__}", is_whole(world, freely, epoch)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 

@@ -41,6 +41,15 @@ def test_a_test_loss_is_met_from_above() -> None:
     assert seed_result(0, ".", rows, 1.5, None).rounds_to_target is None
 
 
+def test_the_dead_have_no_part_in_what_is_reached() -> None:
+    dead = {"node_test_loss": [1.0, None], "bytes_sent": [700, None]}
+    last = ROWS[1].model_copy(update={"node_accuracy": [0.97, None], **dead})
+    found = seed_result(0, ".", [ROWS[0], last], 0.95, None)
+    assert (found.rounds_to_target, found.worst_node_accuracy, found.bytes_per_node) == (10, 0.97, 700)
+    lost = last.model_copy(update={"accuracy": None, "node_accuracy": None})
+    assert seed_result(0, ".", [lost], 1.5, None).rounds_to_target == 10
+
+
 def test_no_target_and_a_failed_run_reach_nothing() -> None:
     assert seed_result(0, ".", ROWS, None, None).rounds_to_target is None
     failed = seed_result(0, ".", ROWS, 0.95, "diverged")

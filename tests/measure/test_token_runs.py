@@ -13,7 +13,7 @@ from decentral.loading import load
 from decentral.measure.comparison import Evaluation
 from decentral.measure.cost import Machine, Setting
 from decentral.measure.export import exported, source
-from decentral.measure.plan import bytes_per_round, predicted
+from decentral.measure.plan import bytes_per_round, memory_bytes, predicted
 from decentral.measure.prepared import Prepared, own_method
 from decentral.measure.run import simulate
 from decentral.measure.speedup import simulate_alone
@@ -76,6 +76,17 @@ def test_bytes_are_known_before_the_run(algorithm: dict[str, Any], tmp_path: Pat
     setting = Setting(4, 4 * ready.task.parameters, 0.01, Machine(1e10, 1e9))
     visits = algorithm.get("visits", 1)
     assert predicted(ready, setting).compute_s == pytest.approx(visits * 0.01)
+
+
+@pytest.mark.parametrize("counts_at", ["token", "nodes"])
+def test_the_memory_of_a_node_is_known_before_the_run(counts_at: str, tmp_path: Path) -> None:
+    ready, _ = prepared(
+        tmp_path, DIGITS, WALK, {"algorithm": {"name": "sa-srrw", "step_by": "adam", "counts_at": counts_at}}
+    )
+    memory, model = memory_bytes(ready, 0), 4 * ready.task.parameters
+    counts = 8 * 4 if counts_at == "token" else 0
+    assert memory["algorithm"] == 3 * model + counts + 5 * 8 + 8
+    assert memory["messages"] >= 3 * model
 
 
 def test_virtual_seconds_are_in_the_record(tmp_path: Path) -> None:

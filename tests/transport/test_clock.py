@@ -1,6 +1,7 @@
 """Virtual time, against times worked out by hand; the models stay those of the lockstep simulator, bit for bit."""
 
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor
 from decentral.algorithms import ALGORITHMS, TOKEN_METHODS
 from decentral.algorithms.algorithm import Algorithm
 from decentral.peer import Gradient, Letter, LossAndGradient, Payload, Receive, Send
-from decentral.transport.clock import ExchangesInTime, LettersInTime, VirtualTime, Wire
+from decentral.seeding import stream
+from decentral.transport.clock import ExchangesInTime, LettersInTime, Slowed, Spells, VirtualTime, Wire
 from decentral.transport.driver import Driver
 from decentral.transport.lockstep import DeadlockError, LockstepDriver
 from tests.contract.problems import DIMENSION, Quadratics, graph
@@ -110,6 +112,32 @@ def test_walking_models_are_those_of_lockstep(settings: dict[str, Any]) -> None:
     algorithm = TOKEN_METHODS["mcgd"](local=sgd(0.05), **settings).on(graph("ring-8"))
     alike, found = run(algorithm, "ring-8", 6, time)
     assert all(same(alike.states[node], found.states[node]) for node in alike.states)
+
+
+def test_a_token_that_is_lost_is_sent_again_and_there_are_never_two() -> None:
+    wire = Wire(0.25, loss=0.4, retransmit_s=1.0)
+    time = VirtualTime([1.0] * 8, lambda i, j: wire, draws=lambda i, j: stream(0, i, f"losses to {j}"))
+    alike, found = run(TOKEN_METHODS["mcgd"](local=sgd(0.05), visits=5).on(graph("ring-8")), "ring-8", 6, time)
+    assert all(same(alike.states[node], found.states[node]) for node in alike.states)
+    assert sum(len(state.held) for state in found.states.values()) == 1  # type: ignore[attr-defined]
+    assert sum(found.bytes_sent.values()) > 1.3 * sum(alike.bytes_sent.values())
+    assert time.seconds > 30 + 30 * 0.25
+
+
+def test_an_exchange_whose_messages_are_lost_takes_longer_and_brings_the_same() -> None:
+    wire = Wire(0.25, loss=0.4, retransmit_s=1.0)
+    time = VirtualTime([1.0] * 8, lambda i, j: wire, draws=lambda i, j: stream(0, i, f"losses to {j}"))
+    alike, found = run(ALGORITHMS["dsgd"](local=sgd(0.05)), "ring-8", 10, time)
+    assert all(same(alike.states[node], found.states[node]) for node in alike.states)
+    assert time.seconds > 10 * 1.25 + 5
+    assert sum(found.bytes_sent.values()) > 1.3 * sum(alike.bytes_sent.values())
+
+
+def test_who_stands_still_for_ever_is_named_where_all_wait_for_it() -> None:
+    slowed = {3: [Slowed(Spells((2.5,)), inf)]}
+    time = VirtualTime([1.0] * 8, lambda i, j: Wire(), slowed=slowed)
+    with pytest.raises(DeadlockError, match="node 3 stands still for ever in a gradient that it began at 2 s"):
+        run(ALGORITHMS["dsgd"](local=sgd(0.05)), "ring-8", 5, time)
 
 
 VECTOR = DIMENSION * 8

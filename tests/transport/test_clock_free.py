@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from decentral.errors import ConfigError
 from decentral.peer import LAST, Arrival, Gradient, LossAndGradient, Now, Payload, Poll, Push, Receive, Send
+from decentral.seeding import stream
 from decentral.transport.clock import Away, EventLog, FreeInTime, Recorded, Slowed, Spells, VirtualTime, Wire
 from decentral.transport.driver import FreeRun, Step
 from decentral.transport.lockstep import DeadlockError
@@ -182,7 +184,9 @@ def test_a_node_that_is_down_loses_its_step_and_what_it_is_sent_waits() -> None:
 
         async def poll() -> Tensor:
             await compute()
-            came.extend((await Now(), arrival.at_s) for arrival in (await Poll(LIKE)).values())
+            arrivals = await Poll(LIKE)
+            now_s = await Now()
+            came.extend((now_s, arrival.at_s) for arrival in arrivals.values())
             return LOSS
 
         if number == 4:
@@ -227,8 +231,6 @@ def test_a_straggler_is_slow_while_its_spell_lasts() -> None:
 
 
 def test_spells_that_are_drawn_last_and_pause_as_long_as_they_should() -> None:
-    from decentral.seeding import stream
-
     spells = Spells.again_and_again(10.0, 40_000.0, 3.0, 1.0, stream(0, 0, "test"))
     grid = [10.0 + n * 0.125 for n in range(8 * 39_990)]
     assert sum(map(spells.during, grid)) / len(grid) == pytest.approx(0.25, abs=0.01)
@@ -256,7 +258,7 @@ def test_a_node_that_can_never_go_on_is_named() -> None:
 
 
 def test_a_node_that_starves_is_named() -> None:
-    with pytest.raises(DeadlockError, match=r"node 0 is starving: by 21 s it made no step while the others made \d+"):
+    with pytest.raises(DeadlockError, match=r"node 0 is starving: by 22 s it made no step while the others made \d+"):
         played(receiving(), VirtualTime([1.0, 1.0], lambda i, j: Wire()), starving=20)
     still = {0: [Slowed(Spells((0.5,)), inf)]}
     with pytest.raises(DeadlockError, match="stands still for ever in a gradient that it began at 0 s"):
@@ -286,6 +288,7 @@ def test_what_a_node_was_pushed_must_not_be_written_to() -> None:
 
 BAD = {
     "other shapes": (lambda: Push({1: (torch.zeros(3),)}, LIKE, 0), RuntimeError, "all payloads of an exchange"),
+    "letters too": (lambda: Send(1, LIKE, KINDS), RuntimeError, "node 0 pushes and sends letters in one run"),
     "no such node": (lambda: Push({7: LIKE}, LIKE, 0), RuntimeError, "pushed to node 7, which there is not"),
 }
 
@@ -295,6 +298,7 @@ def test_bad_pushes_are_refused(which: str) -> None:
     effect, kind, told = BAD[which]
 
     async def one() -> Tensor:
+        await Push({1: LIKE}, LIKE, 0)
         await effect()
         return LOSS
 
@@ -303,8 +307,6 @@ def test_bad_pushes_are_refused(which: str) -> None:
 
 
 def test_a_damaged_log_is_refused_with_its_line() -> None:
-    from decentral.errors import ConfigError
-
     begun = '{"event":"run","nodes":2}'
     for lines, told in [
         ([], "log is empty"),

@@ -7,7 +7,7 @@ import sys
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from decentral.transport.launch import _verdict
+from decentral.transport.launch import verdict
 
 
 def failure(rank: int, exitcode: int, at: int) -> ProcessFailure:
@@ -18,7 +18,7 @@ def failure(rank: int, exitcode: int, at: int) -> ProcessFailure:
 
 def code(*failures: tuple[int, int, int]) -> int:
     """Of failures given as (rank, exit code or minus the signal, when)."""
-    return _verdict({rank: failure(rank, exitcode, at) for rank, exitcode, at in failures})[0]
+    return verdict({rank: failure(rank, exitcode, at) for rank, exitcode, at in failures})[0]
 
 
 @pytest.mark.parametrize("exitcode", [1, 2, 3, 4, 5, 130])
@@ -39,15 +39,15 @@ def test_of_two_at_once_the_lower_rank_has_the_say() -> None:
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_rank_that_a_signal_ended_is_a_lost_neighbor_with_the_signals_name(by: signal.Signals) -> None:
     """The kernel's out-of-memory killer leaves no word: without this line the job ends in silence."""
-    verdict = _verdict({2: failure(2, -by, 10), 0: failure(0, 4, 11)})
-    assert verdict[0] == 4
-    assert verdict[1] == f"node 2 was ended by {by.name}; the others were stopped"
+    ending = verdict({2: failure(2, -by, 10), 0: failure(0, 4, 11)})
+    assert ending.code == 4
+    assert ending.reason == f"node 2 was ended by {by.name}; the others were stopped"
 
 
 def test_whom_the_launcher_ended_is_not_the_cause() -> None:
     """Once one rank has failed torchrun ends the others by SIGTERM, all within the second that timestamps tell."""
     assert code((0, -signal.SIGTERM, 10), (1, 5, 10), (2, -signal.SIGTERM, 9)) == 5
-    assert _verdict({0: failure(0, -signal.SIGTERM, 10), 1: failure(1, -signal.SIGKILL, 10)})[1].startswith("node 1")
+    assert verdict({0: failure(0, -signal.SIGTERM, 10), 1: failure(1, -signal.SIGKILL, 10)})[1].startswith("node 1")
     assert code((0, -signal.SIGTERM, 10), (1, -signal.SIGTERM, 10)) == 4
 
 

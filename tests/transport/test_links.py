@@ -1,5 +1,6 @@
 """Links: who does not answer is told in time, and what is closed is given back."""
 
+import socket
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -11,8 +12,10 @@ import torch
 from torch.distributed import HashStore, TCPStore
 
 from decentral.errors import LostNeighborError, MissingEnvironmentError
+from decentral.transport.frames import HEADER_BYTES
 from decentral.transport.gloo import gloo_device, loopback_interface, told
 from decentral.transport.links import BrokenLinkError, Outbox
+from decentral.transport.shared import SharedLink, SharedOutbox
 from decentral.transport.wiring import Wires, Wiring
 from decentral.transport.world import World
 from tests.contract.ranks import WIRES, on_ranks
@@ -45,6 +48,25 @@ def filled(wires: Wires, content: int, size: int = 100) -> torch.Tensor:
 
 def descriptors_and_threads() -> tuple[int, int]:
     return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_what_the_dead_sent_over_shared_memory_is_read_although_they_left_something_unread() -> None:
+    """The kernel tells a reset, once, where a process ends with letters unread. Symptom: it was taken for the end, and
+    what that process had sent before was lost.
+    """
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    boxes = SharedOutbox("one"), SharedOutbox("other")
+    dying, living = (SharedLink(end, box, 0) for end, box in zip(ends, boxes, strict=True))
+    for content in (1, 2):
+        dying.send(boxes[0].take(HEADER_BYTES).fill_(content))
+    living.send(boxes[1].take(HEADER_BYTES))
+    ends[0].close()
+    assert [int(living.next(HEADER_BYTES)[0]) for _ in range(2)] == [1, 2]
+    with pytest.raises(BrokenLinkError, match="connection closed"):
+        living.next(HEADER_BYTES)
+    living.close()
+    for box in boxes:
+        box.close()
 
 
 @pytest.mark.parametrize("degree", [1, 20])

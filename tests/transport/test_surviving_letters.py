@@ -92,8 +92,8 @@ def test_the_news_comes_after_what_the_dead_had_sent_and_once(wire: str) -> None
     assert played(wire, work)[1] == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, GONE), (2, 7)]
 
 
-def test_letters_of_a_later_round_still_come_after_the_news(wire: str) -> None:
-    ahead, dead = Event(), Event()
+def test_the_news_waits_for_letters_of_a_later_round(wire: str) -> None:
+    ahead, dead, other = Event(), Event(), Event()
 
     def work(world: World, driver: RankDriver) -> Any:
         found: list[list[tuple[int, int]]] = []
@@ -112,16 +112,20 @@ def test_letters_of_a_later_round_still_come_after_the_news(wire: str) -> None:
                         pass
                     ahead.set()
                     dead.wait(PATIENCE_S)
+                    other.set()
                     found.append(first + await came(1))
                 else:
-                    found.append(await came(1))
+                    found.append(await came(2))
+            elif round == 0:
+                other.wait(PATIENCE_S)
+                await Send(1, number(7), KINDS)
             return LOSS
 
         for round in range(2):
             advance(driver, step(round), round)
         return found
 
-    assert played(wire, work)[1] == [[(0, 0), (0, GONE)], [(0, 1)]]
+    assert played(wire, work)[1] == [[(0, 0), (2, 7)], [(0, 1), (0, GONE)]]
 
 
 def test_what_is_sent_to_the_dead_is_dropped_and_a_death_is_known_without_waiting(wire: str) -> None:

@@ -87,6 +87,7 @@ def test_without_a_death_it_is_one_group_of_all() -> None:
         x = torch.full((2,), float(number))
         everyone.broadcast(x, PATIENCE_S)
         found = rows.tolist(), x.tolist(), total(everyone, 2.0**number)
+        everyone.leave()
         everyone.close()
         return found
 
@@ -137,6 +138,31 @@ def test_a_death_at_any_moment_is_the_same_to_all_others(moment: str, monkeypatc
     assert rows.flatten().isnan().tolist() == [False, True, False, False]
     assert rows.flatten()[[0, 2, 3]].tolist() == [0.0, 2.0, 3.0]
     assert [one[:2] for one in found] == [found[0][:2]] * (SIZE - 1)
+
+
+def test_what_failed_for_one_is_repeated_by_all() -> None:
+    made: dict[int, list[str]] = {}
+
+    class Failing:
+        def __init__(self, group: Any) -> None:
+            self._group = group
+
+        def allreduce(self, *of: Any) -> None:
+            self._group.allreduce(*of).wait()
+            raise RuntimeError("Connection closed by peer")
+
+    def work(number: int, everyone: SurvivingEveryone) -> Any:
+        make = everyone._make
+
+        def noted(name: str, *of: Any) -> Any:
+            made.setdefault(number, []).append(name)
+            return Failing(make(name, *of)) if (number, name) == (MORTAL, "1/0") else make(name, *of)
+
+        everyone._make = noted
+        return [total(everyone, 2.0**number) for _ in range(2)]
+
+    assert at_once(ranks(), work) == [[(15.0, (0, 1, 2, 3))] * 2] * SIZE
+    assert made == {number: ["1/0", "1/1"] for number in range(SIZE)}
 
 
 def test_who_lives_and_was_taken_for_dead_ends() -> None:

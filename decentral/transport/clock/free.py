@@ -133,9 +133,11 @@ class FreeInTime(Simulator):
             case Poll() | Receive():
                 self._queue.foresee(at_s, Phase.LOOK, node, partial(self._seek, node, asked, at_s))
             case Push():
+                self._check_one_way(node, self._mail.used)
                 self._pushes.push(node, asked, at_s)
                 return None
             case Send():
+                self._check_one_way(node, self._pushes.used)
                 self._send(node, asked, at_s)
                 return None
             case Now():
@@ -143,6 +145,12 @@ class FreeInTime(Simulator):
             case _:
                 raise TypeError(f"the clock driver does not answer {type(asked).__name__} in a free run")
         return _NOTHING_YET
+
+    def _check_one_way(self, node: int, other_way: bool) -> None:
+        if other_way:
+            raise RuntimeError(
+                f"node {node} pushes and sends letters in one run; on one link they would be taken for each other"
+            )
 
     def _seek(self, node: int, asked: Poll | Receive, since_s: float, at_s: float) -> None:
         """A node looks; where it is to wait until there is something, it looks again when something arrives."""

@@ -51,6 +51,7 @@ class Pushes:
     ) -> None:
         self._time, self._queue, self._bytes_sent = time, queue, bytes_sent
         self._arrived, self._duplicate = arrived, duplicate
+        self.used = False
         self._numbers = Numbers()
         self._leaving: dict[tuple[int, int], Pushed] = {}  # by sender and receiver
         self._boxes: list[dict[int, tuple[Pushed, float]]] = [{} for _ in range(nodes)]  # of each, by sender
@@ -62,6 +63,7 @@ class Pushes:
         Raises:
             RuntimeError: the payload is not like what the receivers expect, or there is no such node.
         """
+        self.used = True
         copies: dict[int, Payload] = {}
         for receiver, payload in asked.to.items():
             if receiver not in range(len(self._boxes)):
