@@ -128,12 +128,14 @@ class Waits:
     def __init__(self, letters: Letters, pushes: Pushes, timeout_s: float) -> None:
         self._letters, self._pushes, self._timeout_s = letters, pushes, timeout_s
         self._serves = True
+        self.now_s: Callable[[], float] = lambda: 0.0  # since the run began
         self.is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
 
     def receive(self, asked: Receive) -> Letter | None:
         """A letter; raises TimeOverError as `poll` does."""
-        letter = self._letters.receive(asked, self.is_over, self._timeout_s)
-        if asked.wait and letter is None:
+        patience_s = max(asked.until_s - self.now_s(), 0.0)
+        letter = self._letters.receive(asked, self.is_over, self._timeout_s, patience_s)
+        if asked.wait and letter is None and (asked.until_s == inf or self.is_over()):
             raise TimeOverError
         return letter
 

@@ -188,7 +188,11 @@ class Letters:
         return Stamp(self._run, self._epoch, self._node, round, line.sent, kind, nbytes)
 
     def receive(
-        self, asked: Receive, is_over: Callable[[], bool] = lambda: False, timeout_s: float | None = None
+        self,
+        asked: Receive,
+        is_over: Callable[[], bool] = lambda: False,
+        timeout_s: float | None = None,
+        patience_s: float = inf,
     ) -> Letter | None:
         """The next letter of this round or an earlier one, or the news of a death; the last one is closed.
 
@@ -196,22 +200,24 @@ class Letters:
 
         Args:
             is_over: whether a node that waits is to wait no more.
-            timeout_s: how long it waits at most.
+            timeout_s: after how long none has come that must come.
+            patience_s: how long it waits where none need come.
 
         Raises:
             LostNeighborError: a neighbor is gone, none sent anything in time, or one sent something else.
             MissingEnvironmentError: a link that carries no letters.
         """
         inbox, began = self._opened(asked.kinds), monotonic()
-        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
+        until = began + patience_s
+        deadline = began + (self._timeout_s if timeout_s is None else timeout_s) if until == inf else inf
         self.end_round()
         while (kept := self._due()) is None:
             self.is_waiting = asked.wait
             for neighbor, line in self._lines.items():
                 if line.left <= self._round:
                     raise self._lost(neighbor, "Receive", CLOSED, monotonic() - began)
-            came = inbox.next(min(deadline, monotonic() + LOOKS_S) if asked.wait else monotonic())
-            if came is None and (not asked.wait or is_over()):
+            came = inbox.next(min(deadline, until, monotonic() + LOOKS_S) if asked.wait else monotonic())
+            if came is None and (not asked.wait or is_over() or monotonic() >= until):
                 return None
             if came is None:
                 if monotonic() < deadline:

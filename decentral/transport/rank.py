@@ -136,7 +136,7 @@ class RankDriver(Driver):
         self._letters.begin_free_run()
         self._began_s = perf_counter()
         try:
-            self._waits.is_over = lambda: self._now_s() >= run.over_s
+            self._waits.now_s, self._waits.is_over = self._now_s, lambda: self._now_s() >= run.over_s
             step_freely(self._node, run, self._now_s, self._stepped)
             self._serve(run)
         except BaseException:

@@ -297,7 +297,7 @@ def test_the_speed_up_lemma() -> None:
         assert run.states[0].changes == 2 * n
         found[wait_for] = driver.clock() / (2 * n / C)
     assert found[1] == pytest.approx(15.0, rel=0.01)
-    assert found[C] == pytest.approx(by_all, rel=0.03)
+    assert found[C] == pytest.approx(by_all, rel=0.1), "of 200 rounds, whose times have a standard deviation of 24 s"
 
 
 @pytest.mark.parametrize(("name", "bound"), [("async-sgd", 3), ("async-sgd", 6), ("fedasync", 3), ("fedbuff", 1)])

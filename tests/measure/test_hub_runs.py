@@ -47,9 +47,10 @@ def test_it_learns_and_its_steps_and_delays_are_recorded(name: str, tmp_path: Pa
     assert last.free_run is not None
     assert sum(last.free_run.staleness[0]) > 5
     assert last.free_run.staleness[1:] == [[]] * 4
-    assert last.free_run.steps[0] == pytest.approx(sum(last.free_run.steps[1:]) // 4, abs=3)
+    others = last.free_run.steps[1:]
+    assert 0 <= sum(others) / 4 - last.free_run.steps[0] <= METHODS[name].get("every", 1), "jobs that were under way"
     if name == "async-sgd":
-        assert max(last.free_run.steps[1:]) - min(last.free_run.steps[1:]) <= 2, "shuffled, each gets as many"
+        assert max(others) - min(others) <= 4, "shuffled, each gets as many, some of which wait at the slow one"
     elif name != "fedfix":
         assert last.free_run.steps[1] >= 35
         assert last.free_run.steps[4] <= 9
