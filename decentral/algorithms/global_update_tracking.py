@@ -16,6 +16,10 @@ One vector is kept, and D-SGD's message is the only one. The mean of y is the me
 D-SGD's does; at the fixed point x+ = z - (1 - mu) eta g, so the bias is that of combine-then-adapt D-SGD with (1 - mu)
 eta. mu = 0 is D-SGD.
 
+Without gradients r^2 - l (1 + mu) r + l mu is the characteristic polynomial of the part of x along W's eigenvalue l.
+Its roots are within the unit circle while l is above -1 / (1 + 2 mu), -.36 at mu = 0.9; below it differences between
+nodes grow at any learning rate, and the matrix is replaced by (I+W)/2.
+
     h'   state.half        eta'   state.lr
 
 Reference: Aketi, Hashemi and Roy 2023 (arXiv:2305.04792), Algorithm 1, with averaging rate 1, without momentum, and
@@ -31,7 +35,7 @@ from torch import Tensor
 from decentral.algorithms.algorithm import Algorithm, State, buffer
 from decentral.algorithms.quasi_global_momentum import FLOOR
 from decentral.peer import Peer
-from decentral.topology.lazy import refuse_changing
+from decentral.topology.lazy import MARGIN, lazy, least_eigenvalue, refuse_changing
 from decentral.topology.topology import Topology
 
 
@@ -49,7 +53,13 @@ class GlobalUpdateTracking(Algorithm):
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "GUT")
-        return graph, ""
+        bound, last = -1 / (1 + 2 * self.mu), least_eigenvalue(graph)
+        if last > bound + MARGIN:
+            return graph, ""
+        return lazy(graph), (
+            f"the mixing matrix of {graph.name} has the eigenvalue {last:.4f}, and GUT with mu {self.mu:g} needs all "
+            f"above {bound:.4f}: it runs with (I+W)/2"
+        )
 
     def init(self, x: Tensor, peer: Peer) -> UpdateTrackingState:
         return UpdateTrackingState(x=x, local=self.local.bind(x, peer.layout), half=buffer(x))

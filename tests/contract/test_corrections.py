@@ -246,6 +246,22 @@ def test_where_global_update_tracking_rests() -> None:
     np.testing.assert_allclose(dense(topology) @ found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("mu", [0.5, 0.9])
+def test_global_update_tracking_needs_eigenvalues_above_its_bound(mu: float) -> None:
+    """Two nodes without gradients; their matrix has the eigenvalues 1 and l: above it they agree, below they part."""
+    algorithm, bound, apart = GlobalUpdateTracking(local=sgd(0.1), mu=mu), -1 / (1 + 2 * mu), {}
+    drawn = Quadratics.draw(2)
+    problem, starts = Quadratics(np.zeros_like(drawn.A), drawn.b, drawn.noise), drawn.starts()
+    for last in (bound + 0.01, bound - 0.01):
+        pair = Topology.static("pair", nx.Graph([(0, 1, {"weight": (1 - last) / 2})]), "given")
+        models = simulate(algorithm, pair, problem.answers(), starts, 1200).models
+        apart[last] = float(np.linalg.norm(models[-1, 0] - models[-1, 1]))
+        suited, told = algorithm.suited(pair)
+        assert (suited is pair, bool(told)) == (last > bound, last < bound)
+    above, below = apart.values()
+    assert above < 1e-3 < 1e3 < below
+
+
 CORRECTED: dict[str, tuple[Algorithm, float]] = {
     "gradient tracking mixed": (GradientTracking(local=sgd(0.1)), 1e-19),
     "gradient tracking adapt-then-combine": (GradientTracking(local=sgd(0.1), order="adapt-then-combine"), 1e-19),
