@@ -28,6 +28,10 @@ WHY_NOT: Mapping[str, str] = {
     "hierarchical": "it mixes groups, whose nodes hold the same model: control would send one model many times",
     **dict.fromkeys(("diloco", "fedavg", "allreduce", "ddp", "ef14", "ef21", "ef21-sgdm", "econtrol"), _CENTRAL),
     **dict.fromkeys(("dqsgd", "diana", "ec-sgd-diana"), _CENTRAL),
+    "delayed-dsgd": "the models that it keeps of earlier rounds would be outdated by gossip in between",
+    **dict.fromkeys(
+        ("ad-psgd", "swift", "async-gradient-push"), "its nodes have no rounds in common to gossip between"
+    ),
     **dict.fromkeys(("mcgd", "sa-srrw", "walkman", "token-gossip"), _TOKENS),
 }
 """By the names of methods that further gossip would spoil; of dsgd and slowmo that is so with some options alone."""

@@ -44,6 +44,11 @@ class Link(ABC):
     polled: bool = False
     """Whether letters are polled for, since no thread can sleep until one is there."""
 
+    @property
+    def pushes(self) -> bool:
+        """Whether letters may be sent and read by threads beside the node's own."""
+        return self.letters
+
     @abstractmethod
     def start(self, outgoing: Tensor | None, incoming: int, overlapped: bool) -> Finish:
         """Begin to send a frame, to receive one, or both.

@@ -157,12 +157,13 @@ class Office:
         """One more, or one less, exchange that goes on behind computation."""
         with self._changed:
             self._overlapping += change
-            if self._overlapping and self._thread is None and self._threads_may_call():
+            if self._overlapping and self._thread is None and self.threads_may_call():
                 self._thread = Thread(target=self._keep_moving, name="decentral-mpi-progress", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
-    def _threads_may_call(self) -> bool:
+    def threads_may_call(self) -> bool:
+        """Whether MPI was built and begun for calls of several threads at once."""
         return bool(self._mpi.Query_thread() == self._mpi.THREAD_MULTIPLE)
 
     def _keep_moving(self) -> None:
@@ -232,6 +233,10 @@ class MPILink(Link):
     def _sent(self, request: Any, timeout_s: float) -> None:
         self._office.overlap(-1)
         self._office.wait([request], timeout_s)
+
+    @property
+    def pushes(self) -> bool:
+        return self._office.threads_may_call()
 
     def put(self, frame: Tensor) -> None:
         address = frame.data_ptr()

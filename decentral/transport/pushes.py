@@ -212,7 +212,7 @@ class Pushes:
         if self._open is not None:
             return self._open
         for neighbor, line in self._lines.items():
-            if not line.link.letters:
+            if not line.link.pushes:
                 raise MissingEnvironmentError(
                     f"nodes {self._node} and {neighbor} are linked by {line.link.name}, over which nothing can be "
                     "pushed without waiting; use transport: gloo"
