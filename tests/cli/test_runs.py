@@ -231,5 +231,5 @@ def test_explain_estimates_where_the_speed_up_saturates(decentral: Command, smal
     assert found["samples"] == 256
     assert found["critical_nodes"] == found["critical_delay_steps"] == max(found["ratio"] / found["batch_size"], 1.0)
     text = " ".join(decentral("explain", str(small), "--noise").out.split())
-    assert f"which is {found['critical_nodes']:.0f} nodes of {found['batch_size']} each" in text
+    assert f"which is {found['critical_nodes']:.0f} nodes of {found['batch_size']:g} each" in text
     assert "an estimate, right in its order of magnitude" in text

@@ -68,7 +68,7 @@ def test_the_samples_of_the_hub_are_dealt_to_the_others(tmp_path: Path) -> None:
 
 
 def test_bytes_are_foretold_for_nodes_that_are_equally_fast(tmp_path: Path) -> None:
-    alike = {"clock": {"gradient_s": 0.1, "latency_s": 0.0}, "duration_s": None, "rounds": 6}
+    alike = {"clock": {"gradient_s": 0.1, "latency_s": 0.0}, "duration_s": None, "evaluate_every_s": None, "rounds": 6}
     ready, _ = prepared(tmp_path, DIGITS, HUB, alike)
     seen: list[Evaluation] = []
     simulate(ready, seen.append)
