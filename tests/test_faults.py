@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from decentral.algorithms import ALGORITHMS, CONTROLLERS, TOKEN_METHODS
+from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS, CONTROLLERS, HUB_METHODS, TOKEN_METHODS
 from decentral.config import CNN, MLP, MNIST, Digits, Experiment, Linear, Method, Optimizer, OwnCode, Section, Topology
 from decentral.document import Document
 from decentral.faults import faults_in, refusal
@@ -68,7 +68,7 @@ def test_an_unknown_key_suggests_one_of_its_section(text: str, expected: str) ->
     assert told(text) == f"ring.yaml:{expected}"
 
 
-METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, *CONTROLLERS, "ddp"]))
+METHODS = ", ".join(sorted([*ALGORITHMS, *TOKEN_METHODS, *ASYNCHRONOUS_METHODS, *HUB_METHODS, *CONTROLLERS, "ddp"]))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Mortal(Algorithm):
     async def step(self, state, peer):
         loss, gradient = await peer.gradient(state.x)
         state.local.step(gradient)
-        if self.dies.get(str(peer.node)) == peer.round:
+        if not loss.is_meta and self.dies.get(str(peer.node)) == peer.round:  # a dry run kills nobody
             os.kill(os.getpid(), signal.SIGKILL)
         due = {*peer.row().to} - state.gone
         for neighbor in sorted(due):

@@ -147,6 +147,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "sa-srrw": {"algorithm": {"name": "sa-srrw", "visits": 3, "tokens": 2, "meeting": "average"}, "optimizer": DROP},
     "walkman": {"algorithm": "walkman", "optimizer": DROP},
     "token gossip": {"algorithm": {"name": "token-gossip", "tokens": 2}, "optimizer": COSINE},
+    "token exchange": {"algorithm": {"name": "token-exchange", "tokens": 2}, "optimizer": DROP},
+    "delayed": {"algorithm": {"name": "delayed-dsgd", "delay": 3}, "optimizer": COSINE},
     "muloco": {
         "algorithm": {"name": "diloco", "every": 4},
         "optimizer": {"name": "decentral.training.muon.Muon", "lr": 0.01},
