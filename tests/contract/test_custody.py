@@ -1,6 +1,7 @@
 """Tokens outlive their holders: whoever dies, whenever, each token number lives once at the end, and at most one visit
 is lost for each death."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -147,6 +148,17 @@ def test_deaths_at_once_end_in_all_tokens_or_one_clear_error(
     with suppress(LostNeighborError):
         left = played_on(algorithm, topology, rounds, deaths)
         assert [token.number for token in left.tokens] == list(range(algorithm.tokens))
+
+
+def test_a_token_that_rests_gets_another_custodian() -> None:
+    """Who sent it dies before it tells anybody of its rest; who has it, before it does anything in the next round."""
+    topology, sent = static(nx.complete_graph(4)), 2  # after a gradient, and the token
+    algorithm = surviving(topology, kernel="simple", visits=1)
+    runs = [played_on(algorithm, topology, rounds) for rounds in range(7)]
+    holders = [next(node for node, state in run.states.items() if state.held) for run in runs]
+    for round, (sender, holder) in enumerate(itertools.pairwise(holders)):
+        left = played_in_turn(algorithm, topology, round + 3, {sender: (round, sent), holder: (round + 1, 0)})
+        assert [(token.number, token.visit) for token in left.tokens] == [(0, round + 3)]
 
 
 @pytest.mark.parametrize("name", [name for name in TOKEN_METHODS if name != "mcgd"])
