@@ -6,7 +6,7 @@ its core, and two that send to each other at once both find a reader at the othe
 """
 
 from collections.abc import Callable, Mapping
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Thread
 from time import monotonic
 from typing import NamedTuple
@@ -80,7 +80,7 @@ class Inbox:
 
     def __init__(self, node: int, links: Mapping[int, Link], size: int) -> None:
         self._size = size
-        self._came: SimpleQueue[Came] = SimpleQueue()
+        self._came: Queue[Came] = Queue()  # a SimpleQueue may wait for ever when a short timeout passes within its get
         self.broken: set[int] = set()
         """Neighbors whose link has broken, whether or not anybody has asked for what came before."""
         self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
@@ -97,9 +97,9 @@ class Inbox:
         while True:
             if (came := self._poll()) is not None:
                 return came
-            left_s = max(deadline - monotonic(), 1e-5)
+            left_s = max(deadline - monotonic(), 0.0)
             try:
-                return self._came.get(timeout=min(nap_s, left_s) if self._polled else left_s)
+                return self._came.get(left_s > 0, min(nap_s, left_s) if self._polled else left_s)
             except Empty:
                 if monotonic() >= deadline:
                     return None

@@ -6,7 +6,7 @@ anybody holds longer than a pointer takes to be swapped.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ class Mailbox:
     def __init__(self, neighbors: Iterable[int], like: Payload) -> None:
         self._places: dict[int, Place[Parcel]] = {neighbor: Place() for neighbor in sorted(neighbors)}
         self._like = like
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell: Queue[None] = Queue()
         self._lent: dict[int, Parcel] = {}
         self._sums: dict[int, list[Payload]] = {neighbor: [] for neighbor in self._places}  # that nobody reads
 
