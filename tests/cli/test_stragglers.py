@@ -101,6 +101,7 @@ def test_what_asynchronous_nodes_cannot_do_is_refused_before_they_start(file: Pa
 
 @pytest.mark.processes
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_nobody_waits_for_a_slow_process(file: Path) -> None:
     """The others make many steps while the slow one makes a few: a ratio of counts in one run."""
     asked = ("algorithm=swift", "duration_s=4", "least_gradient_s=0.05", "diagnostics=[]", "evaluate_every_s=2")
