@@ -82,9 +82,7 @@ class RandomWalkSGD(TokenMethod):
         return RegulatedRound if self.changing else super().performed
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
-        counts = self.counts() if self.carries_counts else None
-        carried = [x] * self.vectors + ([] if counts is None else [counts])
-        return letters(carried, forks=True) if self.changing else super().kinds(x)
+        return letters(self.travelling(x), forks=True) if self.changing else super().kinds(x)
 
     @property
     def vectors(self) -> int:

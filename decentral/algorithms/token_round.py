@@ -18,7 +18,7 @@ from decentral.algorithms.token import Route, Token
 from decentral.peer import Letter, Payload, Peer
 from decentral.topology.hops import uniform
 from decentral.topology.population import Sightings
-from decentral.topology.walks import Surroundings, Walk, key
+from decentral.topology.walks import Surroundings, key
 
 TOKEN, NOTICE = range(2)
 """The kinds of letters."""
@@ -59,8 +59,6 @@ class Walking(Protocol):
     def tokens(self) -> int: ...
     @property
     def visits(self) -> int: ...
-    @property
-    def walk(self) -> Walk: ...
     @property
     def carries_counts(self) -> bool: ...
     @property

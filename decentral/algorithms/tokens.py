@@ -219,11 +219,15 @@ class TokenMethod(Algorithm):
 
     def kinds(self, x: Tensor) -> tuple[Payload, ...]:
         """The letters of a run on models like `x: (d,)`."""
-        counts = self.counts() if self.carries_counts else None
-        carried = [x] * self.vectors + ([] if counts is None else [counts])
+        carried = self.travelling(x)
         if self.survive:
             return custody_letters(carried, self.tokens)
         return letters(carried) + (QUESTIONS if self.counts_at == "nodes" else ())
+
+    def travelling(self, x: Tensor) -> list[Tensor]:
+        """What a token carries of models like `x: (d,)`, by shape and dtype."""
+        counts = self.counts() if self.carries_counts else None
+        return [x] * self.vectors + ([] if counts is None else [counts])
 
     @abstractmethod
     async def visit(self, state: Any, token: Token, peer: Peer) -> Tensor:

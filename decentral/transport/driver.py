@@ -151,6 +151,30 @@ class Driver(ABC):
         """Give back links, threads and memory."""
 
 
+class Watching(Driver):
+    """Looks on as another driver works, and leaves to it all that measurement asks for."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.hosted, self.bytes_sent = driver.hosted, driver.bytes_sent
+        self._driver = driver
+
+    @property
+    def living(self) -> tuple[int, ...]:
+        return self._driver.living
+
+    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
+        return self._driver.mean(vectors, weights)
+
+    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
+        return self._driver.gather(values, patience_s)
+
+    def settle(self) -> None:
+        self._driver.settle()
+
+    def close(self) -> None:
+        self._driver.close()
+
+
 class Simulator(Driver):
     """Hosts all nodes, so that what measurement asks for is here."""
 

@@ -20,6 +20,10 @@ from decentral.transport.links import BrokenLinkError, Link
 FAREWELL = crc32(b"farewell")
 """The signature of the frame without a payload that is a link's last."""
 
+HURRY_S = 2.0
+"""How long a node that failed waits for its neighbors' farewells."""
+LOOKS_S = 0.05
+"""How often a node that waits for something looks whether it still should."""
 NAPS_S = 1e-4, 1e-3
 """The first and the longest nap between two polls of links that have no readers."""
 

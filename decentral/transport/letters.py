@@ -29,16 +29,12 @@ from decentral.transport.frames import (
     read_header,
     signature,
 )
-from decentral.transport.inbox import FAREWELL, Inbox
+from decentral.transport.inbox import FAREWELL, HURRY_S, LOOKS_S, Inbox
 from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Link, Outbox, Wait
 from decentral.transport.wiring import Wires
 
 UNDER_WAY = 2
 """Letters that a link may have under way before the next one waits for the first of them."""
-LOOKS_S = 0.05
-"""How often a node that waits for a letter looks whether it still should."""
-HURRY_S = 2.0
-"""How long a node that failed waits for its neighbors' farewells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,16 +26,12 @@ from decentral.transport.frames import (
     read_header,
     signature,
 )
-from decentral.transport.inbox import FAREWELL, Came, Readers
+from decentral.transport.inbox import FAREWELL, HURRY_S, LOOKS_S, Came, Readers
 from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Outbox
 from decentral.transport.mailbox import Mailbox, Parcel
 from decentral.transport.outgoing import Frame, Line, Mover, Senders
 from decentral.transport.wiring import Wires
 
-HURRY_S = 2.0
-"""How long a node that failed waits for its neighbors' farewells."""
-LOOKS_S = 0.05
-"""How often a node that waits until there is something looks whether it still should."""
 _ADDS = crc32(b"adds")
 
 

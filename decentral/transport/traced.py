@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Post, Receive, Send, Ticket
 from decentral.timeline import Category, Span, Timeline
-from decentral.transport.driver import Driver, Step
+from decentral.transport.driver import Driver, Step, Watching
 from decentral.transport.frames import HEADER_BYTES, Stamp, payload_bytes
 from decentral.transport.links import Finish, Link, Wait
 from decentral.transport.wiring import Wires
@@ -89,13 +89,13 @@ class TracedLink(Link):
         self._link.close()
 
 
-class TracedDriver(Driver):
+class TracedDriver(Watching):
     """A driver of one node whose rounds are spans, and in them all that the node's step asks for and does itself."""
 
     def __init__(self, driver: Driver, timeline: Timeline) -> None:
-        (self._node,) = self.hosted = driver.hosted
-        self.bytes_sent = driver.bytes_sent
-        self._driver, self._timeline = driver, timeline
+        super().__init__(driver)
+        (self._node,) = self.hosted
+        self._timeline = timeline
         self._under_way: dict[Ticket, Span] = {}
         self._letters: Counter[tuple[Category, int]] = Counter()  # of this round, sent to a neighbor or come from it
         self._letter_bytes: Counter[int] = Counter()  # to each neighbor so far
@@ -184,19 +184,3 @@ class TracedDriver(Driver):
         place = neighbor, self._letters[category, neighbor]
         self._letters[category, neighbor] += 1
         self._timeline.put(Span(category, self._timeline.round, began, perf_counter_ns(), *place, total_bytes))
-
-    @property
-    def living(self) -> tuple[int, ...]:
-        return self._driver.living
-
-    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
-        return self._driver.mean(vectors, weights)
-
-    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
-        return self._driver.gather(values, patience_s)
-
-    def settle(self) -> None:
-        self._driver.settle()
-
-    def close(self) -> None:
-        self._driver.close()

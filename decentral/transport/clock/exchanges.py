@@ -8,12 +8,12 @@ from torch import Tensor
 
 from decentral.peer import AllReduce, Collect, Effect, Exchange, Gradient, Messages, Mix, Post, Ticket
 from decentral.transport.clock.times import VirtualTime
-from decentral.transport.driver import Driver, Step, members
+from decentral.transport.driver import Step, Watching, members
 from decentral.transport.frames import HEADER_BYTES, payload_bytes
 from decentral.transport.lockstep import DeadlockError, LockstepDriver
 
 
-class ExchangesInTime(Driver):
+class ExchangesInTime(Watching):
     """The lockstep simulator of a method that exchanges, with the times of what it does beside it.
 
     Args:
@@ -22,8 +22,8 @@ class ExchangesInTime(Driver):
     """
 
     def __init__(self, driver: LockstepDriver, time: VirtualTime) -> None:
-        self.hosted, self.bytes_sent = driver.hosted, driver.bytes_sent
-        self._driver, self._time = driver, time
+        super().__init__(driver)
+        self._time = time
         self._began: dict[int, int] = {}  # exchanges by each node, in this round
         self._arrivals: dict[tuple[int, int, tuple[int, int]], float] = {}  # by sender, receiver and place
         self._posted: dict[Ticket, tuple[Messages, tuple[int, int]]] = {}
@@ -98,19 +98,6 @@ class ExchangesInTime(Driver):
             sender = messages.sources[came_s.index(inf)]
             raise DeadlockError(f"node {node} waits for ever for node {sender}: one of the two is down")
         self._time.now_s[node] = max([self._time.now_s[node], *came_s])
-
-    @property
-    def living(self) -> tuple[int, ...]:
-        return self._driver.living
-
-    def mean(self, vectors: Mapping[int, Tensor], weights: Mapping[int, float] | None = None) -> Tensor:
-        return self._driver.mean(vectors, weights)
-
-    def gather(self, values: Mapping[int, list[float]], patience_s: float = 0.0) -> list[list[float]]:
-        return self._driver.gather(values, patience_s)
-
-    def close(self) -> None:
-        self._driver.close()
 
 
 def _sent(asked: Effect[Any]) -> Messages | None:
