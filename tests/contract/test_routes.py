@@ -9,14 +9,23 @@ import torch
 from decentral.algorithms.routed_round import Hop, exchanges
 from decentral.algorithms.token import Token
 from decentral.peer import LossAndGradient
-from decentral.training.packing import pack, unpack
 from decentral.transport.clock import ExchangesInTime, VirtualTime, Wire
 from decentral.transport.lockstep import LockstepDriver
 from tests.contract import oracle_tokens as oracle
 from tests.contract.problems import DIMENSION, Quadratics, graph
 from tests.contract.ranks import WIRES, on_ranks
 from tests.contract.runs import Run, play, same, simulate
-from tests.contract.test_tokens import LR, gradients, method, on_a_rank, peers_of, start, tokens_of, walked
+from tests.contract.test_tokens import (
+    LR,
+    assert_it_goes_on,
+    gradients,
+    method,
+    on_a_rank,
+    peers_of,
+    start,
+    tokens_of,
+    walked,
+)
 
 ALIKE: dict[str, tuple[str, dict[str, Any]]] = {
     "counting": ("sa-srrw", {"visits": 5, "gamma_decay": 1.0, "step_by": "adam"}),
@@ -127,25 +136,5 @@ def test_the_mean_of_what_nodes_return_is_the_mean_loss_of_all_visits() -> None:
 
 
 def test_a_run_goes_on_from_what_a_checkpoint_holds() -> None:
-    problem = Quadratics.draw(8)
     algorithm = method("sa-srrw", "ring-8", tokens=3, visits=4, route="seeded")
-    peers = peers_of(graph("ring-8"))
-
-    def begun() -> dict[int, Any]:
-        return {n: algorithm.init(torch.from_numpy(problem.starts()[0].copy()), peers[n]) for n in range(8)}
-
-    def advance(states: dict[int, Any], rounds: range) -> None:
-        driver = LockstepDriver(problem.answers(), poison=True)
-        for round in rounds:
-            for peer in peers.values():
-                peer.round = round
-            driver.advance({n: algorithm.step(states[n], peers[n]) for n in range(8)}, round)
-
-    whole, half, resumed = begun(), begun(), begun()
-    advance(whole, range(9))
-    advance(half, range(4))
-    for node, state in half.items():
-        tree, tensors = pack(state, "state")
-        unpack(tree, {key: tensor.clone() for key, tensor in tensors.items()}, resumed[node])
-    advance(resumed, range(4, 9))
-    assert all(same(whole[node], resumed[node]) for node in whole)
+    assert_it_goes_on(algorithm, rounds=9, at=4, poison=True)

@@ -353,30 +353,33 @@ def test_no_answer_is_kept_beyond_its_step(name: str, settings: dict[str, Any]) 
     assert np.isfinite(clean.models).all()
 
 
-@pytest.mark.parametrize(("name", "settings"), EVERYONE)
-def test_a_run_goes_on_from_what_a_checkpoint_holds(name: str, settings: dict[str, Any]) -> None:
-    topology, problem = graph("ring-8"), Quadratics.draw(8)
-    algorithm = method(name, "ring-8", **settings)
-    peers = peers_of(topology)
+def assert_it_goes_on(algorithm: TokenMethod, rounds: int, at: int, poison: bool = False) -> None:
+    """A run on ring-8 that is stopped and goes on from its packed States ends in those of one that never was."""
+    problem, peers = Quadratics.draw(8), peers_of(graph("ring-8"))
 
     def begun() -> dict[int, Any]:
         return {n: algorithm.init(torch.from_numpy(problem.starts()[0].copy()), peers[n]) for n in range(8)}
 
     def advance(states: dict[int, Any], rounds: range) -> None:
-        driver = LockstepDriver(problem.answers())
+        driver = LockstepDriver(problem.answers(), poison=poison)
         for round in rounds:
             for peer in peers.values():
                 peer.round = round
             driver.advance({n: algorithm.step(states[n], peers[n]) for n in range(8)}, round)
 
     whole, half, resumed = begun(), begun(), begun()
-    advance(whole, range(12))
-    advance(half, range(5))
+    advance(whole, range(rounds))
+    advance(half, range(at))
     for node, state in half.items():
         tree, tensors = pack(state, "state")
         unpack(tree, {key: tensor.clone() for key, tensor in tensors.items()}, resumed[node])
-    advance(resumed, range(5, 12))
+    advance(resumed, range(at, rounds))
     assert all(same(whole[node], resumed[node]) for node in whole)
+
+
+@pytest.mark.parametrize(("name", "settings"), EVERYONE)
+def test_a_run_goes_on_from_what_a_checkpoint_holds(name: str, settings: dict[str, Any]) -> None:
+    assert_it_goes_on(method(name, "ring-8", **settings), rounds=12, at=5)
 
 
 def test_one_node_alone_is_sgd() -> None:
