@@ -91,6 +91,12 @@ class Algorithm(ABC):
         """What a node of a free run does that has made its steps: answer others, for ever; nothing for most methods."""
         return torch.zeros(())
 
+    def go_on(self, state: Any, peer: Peer) -> None:  # noqa: B027  most methods have nothing to do
+        """A free run goes on after a cut, where all nodes served and nothing was under way; `peer.round` is the next.
+
+        By then its State may have been in a checkpoint. What neither that holds nor `serve` has looked at is lost.
+        """
+
     def init(self, x: Tensor, peer: Peer) -> State:
         """The state before the first round; `x: (d,)` is the node's own to update in place."""
         return State(x=x, local=self.local.bind(x, peer.layout))

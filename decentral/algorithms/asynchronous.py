@@ -54,6 +54,10 @@ class Asynchronous(Algorithm):
             return False
         return any(state.came.get(j, -1) < peer.round - self.max_delay for j in peer.row().sources)
 
+    def go_on(self, state: Any, peer: Peer) -> None:
+        """Neighbors step again: the last that they sent before the cut counts as new."""
+        state.came = {sender: peer.round if step == FOR_EVER else step for sender, step in state.came.items()}
+
     def staleness(self, state: Any) -> list[int]:
         counted: list[int] = [*state.staleness]
         return counted

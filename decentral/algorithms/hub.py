@@ -41,7 +41,10 @@ from decentral.topology.topology import Topology
 
 HUB = 0
 REFUSED = 1
-"""The kind of the letter by which a node that has made its steps gives a job back; all others are vectors."""
+"""The kind of the letter by which a node that has made its steps gives a job back; all others are vectors.
+
+Its mark is 1 where it keeps the job instead, since it is in the midst of it, and would go on with it after a cut.
+"""
 
 
 @dataclass(slots=True)
@@ -73,8 +76,9 @@ class HubState(AsynchronousState):
     jobs: dict[int, list[Job]]  # of each node, in the order in which it does them
     held: list[Result]
     free: list[int]  # the nodes of jobs that came back, for each of which there is to be another
-    gone: set[int]  # nodes that have made their steps
+    gone: list[int]  # nodes that have made their steps
     order: list[int]  # nodes that are to come, where they are shuffled
+    begins: bool  # whether jobs are to be handed out that no other has made room for
 
     done: int  # gradients of the job that is under way; -1 without one
     start: Tensor  # (d,) what that began with
@@ -166,8 +170,9 @@ class Hub(Asynchronous):
             jobs={},
             held=[],
             free=[],
-            gone=set(),
+            gone=[],
             order=[],
+            begins=True,
             done=-1,
             start=torch.empty(0, device=x.device) if peer.node == HUB else torch.zeros_like(x),
             loss=x.new_zeros(1),
@@ -191,11 +196,14 @@ class Hub(Asynchronous):
         kinds = state.kinds()
         while peer.node == HUB:
             await self._listen(state, peer)
+        if state.done >= 0:
+            await peer.send(HUB, (torch.ones_like(state.mark),), kinds)
         while True:
-            if state.done < 0:
-                await peer.receive(kinds)
-            state.done = -1
+            await peer.receive(kinds)
             await peer.send(HUB, kinds[REFUSED], kinds)
+
+    def go_on(self, state: HubState, peer: Peer) -> None:  # noqa: ARG002
+        state.gone, state.begins = [], True
 
     async def _begin_job(self, state: HubState, peer: Peer) -> None:
         letter = await peer.receive(state.kinds())
@@ -205,15 +213,25 @@ class Hub(Asynchronous):
 
     async def _lead(self, state: HubState, peer: Peer) -> Tensor:
         others = peer.nodes - 1
-        if not state.jobs:
-            state.jobs = {node: [] for node in range(1, peer.nodes)}
-            first = turn_stream(peer.seed, 0, "whom the hub gives the first jobs").permutation(others) + 1
-            for number in range(self.jobs_out(peer)):
-                to = number + 1 if self.jobs_out(peer) == others else int(first[number % others])
+        if state.begins:
+            for to in self._first(state, peer):
                 await self._hand_out(state, peer, to)
         while state.computed < (peer.round + 1) * others and len(state.gone) < others:
             await self._listen(state, peer)
         return state.loss[0].clone()
+
+    def _first(self, state: HubState, peer: Peer) -> list[int]:
+        """Who gets the first jobs, or after a cut those that were given back at it."""
+        state.begins = False
+        state.jobs = state.jobs or {node: [] for node in range(1, peer.nodes)}
+        held = [] if self.takes_all else [result.node for result in state.held]
+        busy = [node for node, jobs in state.jobs.items() for _ in jobs] + state.free + held
+        missing, idle = self.jobs_out(peer) - len(busy), [node for node in state.jobs if node not in busy]
+        if missing == len(idle):
+            return idle
+        random = turn_stream(peer.seed, state.handed_out, "whom the hub gives the first jobs")
+        order = sorted((random.permutation(peer.nodes - 1) + 1).tolist(), key=busy.count)
+        return [order[number % len(order)] for number in range(missing)]
 
     async def _listen(self, state: HubState, peer: Peer) -> None:
         """Take what comes next, change the model by it, and hand out jobs."""
@@ -228,11 +246,14 @@ class Hub(Asynchronous):
         await self._hand_out_all(state, peer)
 
     def _take(self, state: HubState, letter: Letter, peer: Peer) -> None:
-        job = state.jobs[letter.sender].pop(0)
+        jobs = state.jobs[letter.sender]
         if letter.kind == REFUSED:
-            state.gone.add(letter.sender)
-            state.free.append(letter.sender)
+            state.gone += [] if letter.sender in state.gone else [letter.sender]
+            if not letter.payload[0]:
+                jobs.pop()
+                state.free.append(letter.sender)
             return
+        job = jobs.pop(0)
         vector, loss = letter.payload
         state.held.append(Result(letter.sender, job, vector.clone()))
         state.free += [letter.sender] if self.takes_all else []
