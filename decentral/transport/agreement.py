@@ -95,6 +95,11 @@ class Agreement:
             self._round = round
             return self._agreed.get(round, Wish.NOTHING)
 
+    def of(self, round: int) -> Wish:
+        """What is agreed for a round that this node has not begun, as far as it knows."""
+        with self._changed:
+            return self._agreed.get(round, Wish.NOTHING)
+
     def ask(self, wish: Wish, round: int) -> bool:
         """Ask for a checkpoint of this or a later round, before `at`; whether one is agreed on.
 

@@ -56,11 +56,22 @@ class FreeRun(ABC):
     """What a driver asks of a free run, in which each node steps at its own pace.
 
     Times are seconds since the run began, by the driver's clock.
+
+    Attributes:
+        at_s: when this segment of the run begins; its driver leaves here when all was through.
+        courses: what a simulator remembers of each node from one segment to the next; None before the first.
     """
+
+    at_s: float = 0.0
+    courses: Mapping[int, Any] | None = None
+
+    def first_step(self, node: int) -> int:  # noqa: ARG002
+        """The number of a node's first step in this segment: as many as it has made before."""
+        return 0
 
     @abstractmethod
     def begin(self, node: int, now_s: float) -> Step | None:
-        """A node's next step; None where it has made all of its steps."""
+        """A node's next step; None where it has made all of its steps, or all of this segment."""
 
     @abstractmethod
     def end(self, node: int, loss: Tensor, now_s: float) -> None:
@@ -108,6 +119,8 @@ class Driver(ABC):
 
     def run_free(self, run: FreeRun) -> None:  # noqa: ARG002
         """Advance the hosted nodes' steps, each at its own pace, until all have made theirs and nothing is under way.
+
+        What has come by then that a node has not looked at is dropped: who needs it looks while it serves.
 
         Raises:
             TypeError: this driver knows rounds alone.

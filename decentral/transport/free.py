@@ -43,7 +43,7 @@ def step_freely(node: int, run: FreeRun, now_s: Callable[[], float], perform: Ca
         while (at_s := now_s()) >= run.look_s():
             run.look(at_s)
 
-    made = 0
+    made = run.first_step(node)
     while (step := run.begin(node, now_s())) is not None:
         try:
             loss = perform(step, made)
@@ -126,10 +126,21 @@ class Waits:
     """
 
     def __init__(self, letters: Letters, pushes: Pushes, timeout_s: float) -> None:
-        self._letters, self._pushes, self._timeout_s = letters, pushes, timeout_s
+        self._letters, self._pushes, self._most_s = letters, pushes, timeout_s
+        self._timeout_s = timeout_s
         self._serves = True
         self.now_s: Callable[[], float] = lambda: 0.0  # since the run began
         self.is_over: Callable[[], bool] = lambda: False  # whether a node that waits is to wait no more
+
+    def begin(self, run: FreeRun, now_s: Callable[[], float]) -> None:
+        """The node waits no longer than the run lasts."""
+        self.now_s, self.is_over = now_s, lambda: now_s() >= run.over_s
+        self._timeout_s, self._serves = self._most_s, True
+
+    def end(self) -> None:
+        """All is through: what nobody has looked at goes, before anyone sends more."""
+        self._letters.is_waiting = False
+        self._pushes.drop()
 
     def receive(self, asked: Receive) -> Letter | None:
         """A letter; raises TimeOverError as `poll` does."""

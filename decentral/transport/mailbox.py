@@ -88,6 +88,12 @@ class Mailbox:
             taken[neighbor] = Arrival(self._on_device(parcel.payload), parcel.step, parcel.at_s)
         return taken
 
+    def drop(self) -> None:
+        """All that is there goes; what was taken before stays lent."""
+        for place in self._places.values():
+            if (parcel := place.swap(None)) is not None:
+                parcel.give_back()
+
     def _on_device(self, payload: Payload) -> Payload:
         return tuple(part.to(tensor.device) for part, tensor in zip(payload, self._like, strict=True))
 

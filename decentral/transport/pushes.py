@@ -179,6 +179,12 @@ class Pushes:
                 )
             mailbox.wait(min(LOOKS_S, most_s - waited_s))
 
+    def drop(self) -> None:
+        """What has come goes, and the node waits for nothing."""
+        self._waits = False
+        if self._open is not None:
+            self._open.mailbox.drop()
+
     def check(self, kind: str) -> None:
         """Count what has been sent, and find out whether all neighbors are there.
 

@@ -134,11 +134,13 @@ class RankDriver(Driver):
         """
         self._together("start", 0, partial(self._everyone.gather, torch.zeros(1)), self._everyone, self._all)
         self._letters.begin_free_run()
-        self._began_s = perf_counter()
+        self._began_s = perf_counter() - run.at_s
         try:
-            self._waits.now_s, self._waits.is_over = self._now_s, lambda: self._now_s() >= run.over_s
+            self._waits.begin(run, self._now_s)
             step_freely(self._node, run, self._now_s, self._stepped)
             self._serve(run)
+            self._waits.end()
+            run.at_s = self._now_s()
         except BaseException:
             self._failed = True
             raise

@@ -37,7 +37,7 @@ class FreeInTime(Simulator):
         self._queue = Queue(len(gradients))
         self._mail, self._numbers = Mail(self.hosted), Numbers()
         self._pushes = Pushes(len(gradients), time, self._queue, self.bytes_sent, self._wake, self._duplicate)
-        self._progress = Progress(len(gradients), starving)
+        self._starving = starving
         self._steps: dict[int, Step] = {}
         self._waiting: dict[int, tuple[Effect[Any], float]] = {}  # since when
         self._serving: set[int] = set()
@@ -57,15 +57,36 @@ class FreeInTime(Simulator):
         """
         self._run = run
         try:
-            for node in self.hosted:
-                self._begin(node, 0.0)
-                for away in self._time.away.get(node, ()):
-                    self._foresee_down(node, away, 0.0)
+            self._begin_all(run)
             while self._goes_on():
                 self._happen(run)
             self._check_all_through()
+            run.at_s = self._queue.now_s
+            numbers = self._pushes.numbers if self._pushes.used else self._numbers
+            run.courses = self._time.courses(numbers, self._down)
         finally:
             self.close()
+
+    def _begin_all(self, run: FreeRun) -> None:
+        """Begin with what the run remembers, and nothing else, so that one that goes on later does the same."""
+        at_s = self._queue.now_s = run.at_s
+        self._progress = Progress(len(self.hosted), self._starving)
+        self._serving.clear()
+        courses = run.courses or {}
+        self._down = {node for node, course in courses.items() if course.is_down}
+        self._time.go_on(courses)
+        for numbers in (self._numbers, self._pushes.numbers):
+            for node, course in courses.items():
+                for receiver, link in course.links.items():
+                    numbers.go_on(node, receiver, link.numbers)
+        for node in self.hosted:
+            if node not in self._down:
+                self._begin(node, at_s)
+            for away in self._time.away.get(node, ()):
+                if node in self._down and away.spells.during(at_s):
+                    self._foresee_up(node, away, at_s)
+                else:
+                    self._foresee_down(node, away, at_s)
 
     def _goes_on(self) -> bool:
         """Whether anything is left to happen but nodes that go down and come back."""
@@ -211,7 +232,11 @@ class FreeInTime(Simulator):
         self._down.add(node)
         self._waiting.pop(node, None)
         self._queue.lives[node] += 1
-        self._steps[node].close()
+        if node in self._steps:
+            self._steps[node].close()
+        self._foresee_up(node, away, at_s)
+
+    def _foresee_up(self, node: int, away: Away, at_s: float) -> None:
         self._queue.foresee_aside(away.spells.next_end_s(at_s), node, partial(self._come_back, node, away))
 
     def _come_back(self, node: int, away: Away, at_s: float) -> None:
@@ -244,3 +269,4 @@ class FreeInTime(Simulator):
         self._queue.clear()
         self._waiting.clear()
         self._mail.clear()
+        self._pushes.drop()

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -50,6 +51,25 @@ class EventLog:
         arrivals = [_finite(each) for each in found.arrivals_s]
         where = {"from": sender, "to": receiver, "number": number, "at_s": at_s}
         self.write("message", **where, tries=found.tries, arrivals_s=arrivals, free_s=_finite(found.free_s))
+
+    def length(self) -> int:
+        """How long the log is."""
+        self.file.flush()
+        return self.file.tell()
+
+    def cut_back(self, length: int) -> None:
+        """Go on behind what the log was so long.
+
+        Raises:
+            ConfigError: it is shorter.
+        """
+        if (found := self.file.seek(0, SEEK_END)) < length:
+            raise ConfigError(
+                f"the event log has {found} bytes, and had {length} when the checkpoint was written; required: the "
+                "events.jsonl of its run, which it goes on with"
+            )
+        self.file.seek(length)
+        self.file.truncate()
 
     def write(self, event: str, **told: Any) -> None:
         """Any line."""

@@ -16,6 +16,14 @@ class Numbers:
         self._sent[sender, receiver] += 1
         return number
 
+    def sent(self, sender: int, receiver: int) -> int:
+        """How many a link has had."""
+        return self._sent[sender, receiver]
+
+    def go_on(self, sender: int, receiver: int, sent: int) -> None:
+        """A link has had so many, all of which have come."""
+        self._sent[sender, receiver] = self._due[sender, receiver] = sent
+
     def is_new(self, sender: int, receiver: int, number: int) -> bool:
         """Whether this is the first copy of a message that has come; those of a link come in order."""
         due = self._due[sender, receiver]

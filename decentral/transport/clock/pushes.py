@@ -52,7 +52,7 @@ class Pushes:
         self._time, self._queue, self._bytes_sent = time, queue, bytes_sent
         self._arrived, self._duplicate = arrived, duplicate
         self.used = False
-        self._numbers = Numbers()
+        self.numbers = Numbers()
         self._leaving: dict[tuple[int, int], Pushed] = {}  # by sender and receiver
         self._boxes: list[dict[int, tuple[Pushed, float]]] = [{} for _ in range(nodes)]  # of each, by sender
         self._lent: dict[tuple[int, int], tuple[Payload, tuple[int, ...]]] = {}  # by receiver and sender
@@ -87,14 +87,14 @@ class Pushes:
         nbytes = HEADER_BYTES + payload_bytes(pushed.payload)
         found = self._time.transfer(sender, receiver, nbytes, at_s)
         self._bytes_sent[sender] += nbytes * found.tries
-        number = self._numbers.next(sender, receiver)
+        number = self.numbers.next(sender, receiver)
         for arrival_s in found.arrivals_s:
             deliver = partial(self._deliver, edge, number, pushed)
             self._queue.foresee(arrival_s, Phase.ARRIVE, receiver, deliver, for_ever=True)
 
     def _deliver(self, edge: tuple[int, int], number: int, pushed: Pushed, at_s: float) -> None:
         sender, receiver = edge
-        if not self._numbers.is_new(sender, receiver, number):
+        if not self.numbers.is_new(sender, receiver, number):
             self._duplicate(receiver, sender, number)
             return
         box = self._boxes[receiver]
@@ -117,3 +117,9 @@ class Pushes:
             taken[sender] = Arrival(pushed.payload, pushed.step, at_s)
         self._boxes[node].clear()
         return taken
+
+    def drop(self) -> None:
+        """What is under way or has come goes."""
+        self._leaving.clear()
+        for box in self._boxes:
+            box.clear()

@@ -1,11 +1,13 @@
 """What takes how long in virtual time: gradients at their nodes, messages on their links, all-reduces on their ring."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
+from decentral.transport.clock.course import LinkCourse, NodeCourse
 from decentral.transport.clock.log import EventLog, Recorded, Transfer
+from decentral.transport.clock.numbers import Numbers
 from decentral.transport.clock.spells import Away, Slowed, back_s, computed_at_s
 from decentral.transport.lockstep import DeadlockError
 
@@ -57,6 +59,7 @@ class VirtualTime:
     now_s: list[float] = field(init=False)
     _free_s: dict[tuple[int, int], float] = field(default_factory=dict)  # from when on each link is free
     _random: dict[tuple[int, int], Random] = field(default_factory=dict)
+    _drawn: dict[tuple[int, int], int] = field(default_factory=dict)  # for each link
     _sent: dict[tuple[int, int], int] = field(default_factory=dict)  # messages over each link
     _gradients: list[int] = field(init=False)  # of each node
 
@@ -131,22 +134,61 @@ class VirtualTime:
 
     def _until_acknowledged(self, edge: tuple[int, int], wire: Wire, nbytes: int, at_s: float) -> Transfer:
         """Stop and wait: the link takes nothing else before the acknowledgment is back."""
-        assert self.draws is not None
-        draw = self._random.get(edge) or self._random.setdefault(edge, self.draws(*edge))
         sending, receiving = (self.away.get(node, ()) for node in edge)
         arrivals, tries = [], 0
         while True:
             tries += 1
             sent_s = at_s + nbytes / wire.bytes_s
             came_s = sent_s + wire.latency_s
-            if draw.random() >= wire.loss and back_s(came_s, receiving) == came_s:
+            if self._draw(edge) >= wire.loss and back_s(came_s, receiving) == came_s:
                 arrivals.append(came_s)
                 heard_s = came_s + wire.latency_s
-                if draw.random() >= wire.loss and back_s(heard_s, sending) == heard_s:
+                if self._draw(edge) >= wire.loss and back_s(heard_s, sending) == heard_s:
                     return Transfer(tuple(arrivals), heard_s, tries)
             at_s = back_s(sent_s + wire.retransmit_s, sending)
             if at_s == inf or (receiving and back_s(at_s, receiving) == inf):
                 return Transfer(tuple(arrivals) or (inf,), inf, tries)
+
+    def _draw(self, edge: tuple[int, int]) -> float:
+        assert self.draws is not None
+        self._drawn[edge] = self._drawn.get(edge, 0) + 1
+        return (self._random.get(edge) or self._random.setdefault(edge, self.draws(*edge))).random()
+
+    def courses(self, numbers: Numbers, down: Collection[int]) -> dict[int, NodeCourse]:
+        """What is to be remembered of all nodes where nothing is under way.
+
+        Args:
+            numbers: of the messages.
+            down: the nodes that are.
+        """
+        links: list[dict[int, LinkCourse]] = [{} for _ in self._gradients]
+        for edge, sent in sorted(self._sent.items()):
+            link = LinkCourse(sent, numbers.sent(*edge), self._free_s[edge], self._drawn.get(edge, 0))
+            links[edge[0]][edge[1]] = link
+        logged = 0 if self.log is None else self.log.length()
+        return {
+            node: NodeCourse(gradients, links[node], node in down, logged)
+            for node, gradients in enumerate(self._gradients)
+        }
+
+    def go_on(self, courses: Mapping[int, NodeCourse]) -> None:
+        """Begin with what is remembered of all nodes.
+
+        Raises:
+            ConfigError: the event log is shorter than it was.
+        """
+        for node, course in courses.items():
+            while self._gradients[node] < course.gradients:
+                self._gradients[node] += 1
+                if self.recorded is None and node in self.factors:
+                    next(self.factors[node])
+            for receiver, link in course.links.items():
+                edge = node, receiver
+                self._sent[edge], self._free_s[edge] = link.sent, link.free_s
+                while self._drawn.get(edge, 0) < link.draws:
+                    self._draw(edge)
+        if self.log is not None and courses:
+            self.log.cut_back(next(iter(courses.values())).logged)
 
     def all_reduce_s(self, among: Sequence[int], nbytes: int) -> float:
         """Of a ring all-reduce: 2 (n-1) hops of an n-th of it, each as long as the slowest link on the ring takes."""
