@@ -34,7 +34,15 @@ class Checkpoint(Section):
     """Checkpoints of `train` and `simulate`, from which --resume goes on; `speedup` and DDP write none."""
 
     every: int | None = Field(None, ge=1)
-    """Rounds between checkpoints, the last round's among them; without it only SIGTERM and SIGUSR1 ask for one."""
+    """Rounds between checkpoints, the last round's among them; without it only SIGTERM and SIGUSR1 ask for one.
+
+    Of asynchronous methods, which stop for it, steps of each node; where they run for duration_s, give every_s.
+    """
+    every_s: float | None = Field(None, gt=0)
+    """Seconds, by the clock of the run, from one checkpoint to the next, of asynchronous methods that run for a time.
+
+    Nodes end the step that they are at, so it takes that much longer.
+    """
     keep: int = Field(3, ge=1)
     """How many to keep; older ones are removed once a new one is whole and on the disk."""
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from decentral.measure.comparison import Control, Evaluation, FreeRun, RestingToken
 from decentral.measure.diagnostics import diversity, edges_of, gradient_of, sampled, spread, square
 from decentral.topology.topology import Topology
+from decentral.training.albums import FreeSteps
 from decentral.training.data import Data
-from decentral.training.free_running import FreeSteps
 from decentral.training.objective import Objective
 from decentral.training.task import Task
 from decentral.transport.driver import Driver

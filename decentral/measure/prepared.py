@@ -73,6 +73,16 @@ class Prepared:
         return self.task.without(HUB) if isinstance(self.algorithm, Hub) else self.task
 
     @property
+    def is_free(self) -> bool:
+        """Whether nodes step at their own pace."""
+        return self.algorithm is not None and self.algorithm.free_running
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it lasts for a time, and not for so many rounds."""
+        return self.is_free and self.pace.duration_s is not None
+
+    @property
     def label(self) -> str:
         return self.method.label
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from decentral.config import Experiment, KeyPath
+from decentral.config import Checkpoint, Experiment, KeyPath
 from decentral.config.rates import needs_rounds
 from decentral.errors import ConfigError
 from decentral.measure.atomic import write_atomically
@@ -73,6 +73,9 @@ def keeping(
     Raises:
         ConfigError: one of these, which write no checkpoints, is to be checkpointed or resumed.
     """
+    section = experiment.checkpoint
+    if ready.algorithm is not None:
+        _refuse_other_unit(section, ready)
     if clock == "wall" and experiment.transport.survive:
         if origin is not None:
             raise ConfigError(
@@ -80,12 +83,10 @@ def keeping(
                 (*experiment.transport.path, "survive"),
             )
         return None
-    if ready.algorithm is None or ready.algorithm.free_running:
-        if experiment.checkpoint.every is not None or origin is not None:
+    if ready.algorithm is None:
+        if section.every is not None or section.every_s is not None or origin is not None:
             problem = "DDP runs are neither checkpointed nor resumed; remove it, or use algorithm: allreduce"
-            if ready.algorithm is not None:
-                problem = f"{ready.label} has no rounds between which all nodes could be checkpointed; remove it"
-            raise ConfigError(problem, experiment.checkpoint.path or ready.method.algorithm.path)
+            raise ConfigError(problem, section.path or ready.method.algorithm.path)
         return None
     manifest = Manifest(
         round=0,
@@ -98,6 +99,23 @@ def keeping(
     )
     resume = shlex.join(["--resume", str(run)])
     return Keeping(run, experiment.checkpoint, manifest, experiment.rounds, f"{command} {resume}")
+
+
+def _refuse_other_unit(section: Checkpoint, ready: Prepared) -> None:
+    """Raise ConfigError where checkpoints are to come after steps and the run lasts for a time, or the other way."""
+    if section.every is not None and ready.is_timed:
+        raise ConfigError(
+            f"found every: {section.every}; {ready.label} runs for duration_s, in which each node makes as many steps "
+            "as it can: give every_s, the seconds from one checkpoint to the next",
+            (*section.path, "every"),
+        )
+    if section.every_s is not None and not ready.is_timed:
+        how = "makes `rounds` steps at each node, since there is no duration_s" if ready.is_free else "runs in rounds"
+        raise ConfigError(
+            f"found every_s: {section.every_s:g}; {ready.label} {how}: give every, their number from one checkpoint to "
+            "the next",
+            (*section.path, "every_s"),
+        )
 
 
 def resumed(
@@ -118,7 +136,8 @@ def resumed(
     for node in hosted:
         (plan.run / "models" / f"node-{node}.safetensors").unlink(missing_ok=True)  # of a run that is not the whole
     if 0 in hosted:
-        rows = [row for row in map(Evaluation.model_validate_json, text.splitlines()) if _belongs(row, experiment)]
+        rows = [Evaluation.model_validate_json(line) for line in text.splitlines()]
+        rows = [row for row in rows if ready.is_timed or _belongs(row, experiment)]
         write_atomically(plan.run / METRICS, "".join(row.model_dump_json() + "\n" for row in rows).encode())
         (plan.run / DOCUMENT).unlink(missing_ok=True)
         describe_run(plan.run, experiment, ready.method, ready.task.seed, ready.topology)
@@ -156,7 +175,7 @@ def _check_same(manifest: Manifest, experiment: Experiment, ready: Prepared) -> 
         )
     if manifest.seed != ready.task.seed:
         raise ConfigError(f"found first seed {ready.task.seed}; the checkpoint has {manifest.seed}", ("seeds", 0))
-    if manifest.round > experiment.rounds:
+    if manifest.round > experiment.rounds and not ready.is_timed:
         raise ConfigError(
             f"found {experiment.rounds}; the checkpoint is of round {manifest.round}, and as many are required",
             ("rounds",),

@@ -20,12 +20,14 @@ from decentral.errors import (
     PreemptedError,
 )
 from decentral.measure.census import census_of
+from decentral.measure.cutting import cutting
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.prepared import Prepared, is_own, refuse_unfit_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
 from decentral.measure.virtual import event_log, simulator, virtual_time
 from decentral.timeline import Timeline
+from decentral.training.cuts import course_of
 from decentral.training.ddp import train_ddp
 from decentral.training.free_running import train_freely
 from decentral.training.loop import Measure, train
@@ -56,7 +58,9 @@ def simulate(
     objectives = {node: prepared.training.objective(node) for node in range(prepared.nodes)}
     assert prepared.algorithm is not None
     gradients, clock = [each.gradient for each in objectives.values()], prepared.clock
-    with event_log(clock, folder) as log:
+    saved = keeping.saved if keeping and prepared.algorithm.free_running else None
+    goes_on = saved is not None and course_of(saved[0]).clock is not None
+    with event_log(clock, folder, prepared.nodes, goes_on=goes_on) as log:
         if clock is None:
             driver = simulator(gradients, prepared.algorithm, None)
         else:
@@ -189,10 +193,12 @@ def _trained(
     if world is not None and world.transport.survive:
         evaluate = _while_agreed(evaluate, driver, regret)
     start = prepared.task.start()
-    if prepared.algorithm.free_running:
-        models = train_freely(prepared.algorithm, driver, peers, objectives, start, prepared.pace, evaluate)
-        return {node: objectives[node].module_at(x) for node, x in models.items()}
     saved = keeping.saved if keeping else None
+    if prepared.algorithm.free_running:
+        with cutting(keeping, driver.hosted, world, epoch) as cuts:
+            algorithm, pace = prepared.algorithm, prepared.pace
+            models = train_freely(algorithm, driver, peers, objectives, start, pace, evaluate, cuts, saved)
+        return {node: objectives[node].module_at(x) for node, x in models.items()}
     with saving(keeping, driver.hosted, world, epoch) as boundary:
         algorithm, pace = prepared.algorithm, prepared.pace
         census = census_of(algorithm, driver, peers)

@@ -124,17 +124,41 @@ class Saver:
 
     def __call__(self, round: int, snapshots: Callable[[], Mapping[int, Snapshot]]) -> None:
         if not self._began:
-            self._began = True
-            self._begin(round)
-            if self._keeping.section.every:
-                snapshots()  # what no checkpoint can hold is told now, and not at the first of them
-        wish = self._wish(round)
-        if round != self._latest and (wish or self._is_due(round)):
+            self.begin(round, snapshots)
+        self.at(round, round, self._is_due(round), round >= self._keeping.rounds, snapshots)
+
+    def begin(self, number: int, snapshots: Callable[[], Mapping[int, Snapshot]]) -> None:
+        """The run begins; the first boundary that it comes to has this number."""
+        self._began = True
+        self._begin(number)
+        if self.is_periodic:
+            snapshots()  # what no checkpoint can hold is told now, and not at the first of them
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether checkpoints are due without a signal."""
+        return self._keeping.section.every is not None or self._keeping.section.every_s is not None
+
+    def at(
+        self, number: int, round: int, is_due: bool, is_last: bool, snapshots: Callable[[], Mapping[int, Snapshot]]
+    ) -> None:
+        """The run has come to a boundary.
+
+        Args:
+            number: of the boundary, by which nodes agree on one.
+            round: of the checkpoint.
+        """
+        wish = self._wish(number, is_last)
+        if round != self._latest and (wish or is_due):
             self._latest = round
             self._save(round, snapshots())
-        if wish is Wish.STOP and round < self._keeping.rounds:
+        if wish is Wish.STOP and not is_last:
             self.finish()
             raise self._preempted(f"the checkpoint of round {round} is whole: go on with `{self._keeping.command}`")
+
+    def is_wanted(self, number: int) -> bool:  # noqa: ARG002  here all nodes come to the next one together
+        """Whether a checkpoint is asked for at the next boundary, of this number; asked before that."""
+        return self._signals.wish is not Wish.NOTHING
 
     def _is_due(self, round: int) -> bool:
         every = self._keeping.section.every
@@ -146,7 +170,7 @@ class Saver:
     def _begin(self, round: int) -> None:
         """The first round is about to begin."""
 
-    def _wish(self, round: int) -> Wish:  # noqa: ARG002
+    def _wish(self, number: int, is_last: bool) -> Wish:  # noqa: ARG002
         wish, self._signals.wish = self._signals.wish, Wish.NOTHING
         return wish
 
@@ -181,11 +205,16 @@ class RankSaver(Saver):
     def _begin(self, round: int) -> None:
         self._agreement.begin(round)
 
-    def _wish(self, round: int) -> Wish:
+    def is_wanted(self, number: int) -> bool:
+        if wish := self._signals.wish:
+            self._ask(wish, number)
+        return self._agreement.of(number) is not Wish.NOTHING
+
+    def _wish(self, number: int, is_last: bool) -> Wish:
         # After the last round there is nothing to stop, and node 0 may have gone.
-        if (wish := self._signals.wish) and round < self._keeping.rounds:
-            self._ask(wish, round)
-        return self._agreement.at(round)
+        if (wish := self._signals.wish) and not is_last:
+            self._ask(wish, number)
+        return self._agreement.at(number)
 
     def _ask(self, wish: Wish, round: int) -> None:
         try:

@@ -48,8 +48,6 @@ def virtual_time(
         ConfigError: what does not fit so many nodes, or a file that cannot be read or is of another run.
     """
     place = folder or Path()
-    if log is not None:
-        log.begin(nodes)
     slowed: dict[int, list[Slowed]] = {}
     for index, each in enumerate(section.stragglers):
         spells = spells_of(each, nodes, seed, each.path or (*section.path, "stragglers", index))
@@ -114,13 +112,23 @@ def _recorded(section: config.Clock, nodes: int, folder: Path) -> Recorded | Non
 
 
 @contextmanager
-def event_log(clock: config.Clock | None, folder: Path | None) -> Iterator[EventLog | None]:
-    """The log of a run in its folder, where there are both and it is asked for."""
+def event_log(
+    clock: config.Clock | None, folder: Path | None, nodes: int, *, goes_on: bool = False
+) -> Iterator[EventLog | None]:
+    """The log of a run in its folder, where there are both and it is asked for.
+
+    Args:
+        goes_on: whether the run does, and its log, which then is there already.
+    """
     if clock is None or not clock.log or folder is None:
         yield None
         return
-    with (folder / EVENTS).open("w", encoding="utf-8") as file:
-        yield EventLog(file)
+    goes_on = goes_on and (folder / EVENTS).exists()
+    with (folder / EVENTS).open("r+" if goes_on else "w", encoding="utf-8") as file:
+        log = EventLog(file)
+        if not goes_on:
+            log.begin(nodes)
+        yield log
 
 
 def simulator(

@@ -25,6 +25,7 @@ class Snapshot:
         layout: where each trained parameter lies in the flat vector `state.x`.
         tree: the algorithm's State; its tensors are among `tensors`.
         tensors: of the State under `state.`, and of the module under `module.`: buffers, and parameters not trained.
+        course: what a node of a free run carries besides, with tensors under `course.`; None where nodes have rounds.
     """
 
     round: int
@@ -34,6 +35,7 @@ class Snapshot:
     layout: Layout
     tree: Any
     tensors: Mapping[str, Tensor]
+    course: Any = None
 
     def model(self) -> dict[str, Tensor]:
         """The node's model under the module's own names."""
@@ -44,7 +46,7 @@ class Snapshot:
 
     def numbers(self) -> dict[str, Any]:
         """All but the tensors, as a JSON document."""
-        return {
+        told = {
             "round": self.round,
             "seconds": self.seconds,
             "bytes_sent": self.bytes_sent,
@@ -52,6 +54,7 @@ class Snapshot:
             "layout": [[block.name, list(block.shape), block.start] for block in self.layout],
             "state": self.tree,
         }
+        return told if self.course is None else told | {"course": self.course}
 
     @classmethod
     def of(cls, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Snapshot":
@@ -65,18 +68,26 @@ class Snapshot:
             layout,
             numbers["state"],
             tensors,
+            numbers.get("course"),
         )
 
 
-def capture(state: State, objective: Objective, round: int, seconds: float, bytes_sent: int) -> Snapshot:
+def capture(
+    state: State, objective: Objective, round: int, seconds: float, bytes_sent: int, course: object = None
+) -> Snapshot:
     """A node as it is; the tensors share its memory, so they are to be written before it goes on.
+
+    Args:
+        course: what a node of a free run carries besides.
 
     Raises:
         ConfigError: the algorithm's State or the local optimizer's holds what no checkpoint can.
     """
     tree, tensors = pack(state, "state")
+    course_tree, more = pack(course, "course")
+    tensors |= more
     tensors |= {f"module.{name}": tensor.detach().contiguous() for name, tensor in _untrained(objective.module).items()}
-    return Snapshot(round, seconds, bytes_sent, objective.batches.taken, objective.layout, tree, tensors)
+    return Snapshot(round, seconds, bytes_sent, objective.batches.taken, objective.layout, tree, tensors, course_tree)
 
 
 def restore(snapshot: Snapshot, state: State, objective: Objective) -> None:

@@ -14,7 +14,7 @@ from decentral.measure.gradient_times import factors_of, spells_of
 from decentral.measure.plan import bytes_per_round
 from decentral.measure.prepared import Prepared, own_method, refuse_unsimulated
 from decentral.measure.run import simulate
-from decentral.measure.speedup import compare_simulated, simulate_alone
+from decentral.measure.speedup import compare_simulated
 from decentral.measure.virtual import EVENTS, virtual_time
 from decentral.training.objective import flat
 from decentral.wrapping.settings import algorithm_named
@@ -188,11 +188,7 @@ def test_what_does_not_fit_is_refused(which: str, tmp_path: Path) -> None:
         refuse_unsimulated(prepared(tmp_path, DIGITS, SWIFT, changed)[0])
 
 
-def test_checkpoints_and_loops_of_rounds_are_refused(tmp_path: Path) -> None:
-    ready, _ = prepared(tmp_path, DIGITS, SWIFT, {"checkpoint": {"every": 5}})
-    experiment = load(tmp_path / "experiment.yaml").experiment
-    with pytest.raises(ConfigError, match="has no rounds between which all nodes could be checkpointed"):
-        simulate_alone(ready, experiment, tmp_path, "a command", lambda *_: None)
+def test_loops_of_rounds_are_refused() -> None:
     with pytest.raises(ConfigError, match="has steps of its own pace"):
         algorithm_named("swift", sgd(0.1))
 
