@@ -8,6 +8,7 @@ pushed, which ends the reading at the other end: in peace with round 1, otherwis
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 from zlib import crc32
@@ -171,7 +172,7 @@ class Pushes:
             if taken or not asked.wait or is_over():
                 return taken
             waited_s = monotonic() - began
-            if waited_s >= most_s or self._left.issuperset(self._lines):
+            if waited_s >= most_s or (most_s < inf and self._left.issuperset(self._lines)):
                 why = CLOSED if waited_s < most_s else NO_ANSWER
                 raise LostNeighborError(
                     f"node {self._node} waited {waited_s:.1f} s for what any of its neighbors pushes: {why} (Poll, "

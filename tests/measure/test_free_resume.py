@@ -1,13 +1,17 @@
 """A free run that was stopped at a cut and resumed equals the one that never was: in virtual time bit for bit."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from decentral.algorithms import ASYNCHRONOUS_METHODS, HUB_METHODS
+from decentral.errors import ConfigError, PreemptedError
+from decentral.measure.checkpoints import Checkpoints
 from decentral.measure.virtual import EVENTS
 from tests.measure.test_resume import NODES, Place, models
 
@@ -40,6 +44,11 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "async-gradient-push bounded": {"algorithm": {"name": "async-gradient-push", "max_delay": 1}},
     "async-gradient-push down": {"algorithm": "async-gradient-push", "clock": {**CLOCK, **DOWN}},
     "swift down, for a time": {"algorithm": "swift", "clock": {**CLOCK, **DOWN}, **TIME, "duration_s": 7.0},
+    "ad-psgd, one down for ever": {
+        "algorithm": "ad-psgd",
+        "clock": {**CLOCK, "crashes": [{"node": 1, "from_s": 1.3}]},
+        **TIME,
+    },
     "async-sgd": {"algorithm": "async-sgd", **STAR},
     "async-sgd for a time": {"algorithm": {"name": "async-sgd", "max_delay": 1}, **STAR, **TIME},
     "ringmaster": {"algorithm": {"name": "ringmaster", "drop_after": 1}, **STAR},
@@ -83,3 +92,86 @@ def test_it_goes_on_with_the_same_bits(variation: dict[str, Any], tmp_path: Path
         place.simulate(again.name, resume=name)
         assert record(again) == record(whole), name
         assert checkpoints(again) == checkpoints(whole), name
+
+
+SIGNALED = '''
+import os, signal
+from dataclasses import dataclass
+from decentral.algorithms.swift import Swift
+
+@dataclass(frozen=True, kw_only=True)
+class Signaled(Swift):
+    """Sends this process the signal SIGNAL in the sixth step of node 1, once."""
+
+    async def step(self, state, peer):
+        if peer.round == 6 and peer.node == 1 and (name := os.environ.pop("SIGNAL", "")):
+            os.kill(os.getpid(), getattr(signal, name))
+        return await super().step(state, peer)
+'''
+
+
+def test_a_signal_cuts_the_run_where_all_end_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that SIGTERM ended and that goes on equals one that SIGUSR1 cut there. Some nodes had kept what is due."""
+    (tmp_path / "signaled_swift.py").write_text(SIGNALED)
+    place = Place(tmp_path, **STEPS, algorithm="signaled_swift:Signaled", evaluate_every=6)
+    monkeypatch.setenv("SIGNAL", "SIGUSR1")
+    whole = place.simulate("whole", checkpoint={"keep": 9})
+    monkeypatch.setenv("SIGNAL", "SIGTERM")
+    with pytest.raises(PreemptedError, match=r"the checkpoint of round 6 is whole: go on with `decentral simulate"):
+        place.simulate("run", checkpoint={"keep": 9})
+    assert checkpoints(whole) == checkpoints(tmp_path / "run") == ["round-00000006"]
+    saved = [Checkpoints(whole).of(6) / f"node-{node}.json" for node in range(NODES)]
+    courses = [json.loads(path.read_text())["course"]["object"][2] for path in saved]
+    assert [course["steps"] for course in courses] == [5, 7, 5]
+    assert [len(course["kept"]["dict"]) for course in courses] == [0, 1, 0]
+    assert record(place.simulate("run", resume="", checkpoint={})) == record(whole)
+    assert len((whole / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_job_of_more_steps_than_lie_between_cuts_comes_to_its_end(tmp_path: Path) -> None:
+    job = {"name": "fedasync", "every": 7}
+    run = Place(tmp_path, **STEPS, topology="star", algorithm=job).simulate("run", checkpoint={"every": 3})
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["bytes_sent"][1] > 0 for row in rows] == [False, True, True, True, True]
+    assert sum(rows[-1]["free_run"]["staleness"][0]) == 4, "two jobs of each of two nodes"
+
+
+@pytest.mark.parametrize("algorithm", ["async-gradient-push", "fedasync"])
+def test_it_moves_between_ranks_and_the_simulator(algorithm: str, tmp_path: Path) -> None:
+    """No bits are promised where time is real: each goes on from where the other was."""
+    place = Place(tmp_path, **STEPS, topology="star", algorithm=algorithm)
+    place.on_ranks("run", rounds=5)
+    place.simulate("run", resume="", rounds=10)
+    run = place.on_ranks("run", resume="")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["free_run"]["steps"] for row in rows] == [[n] * NODES for n in (0, 4, 8, 12, 14)]
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    assert rows[-1]["accuracy"] > rows[0]["accuracy"]
+    for checkpoint in (run / "checkpoints").iterdir() if algorithm == "async-gradient-push" else ():
+        weights = [load_file(checkpoint / f"node-{node}.safetensors")["state.weight"] for node in range(NODES)]
+        assert sum(map(float, weights)) == pytest.approx(NODES, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "at"),
+    [
+        ({**TIME, "checkpoint": {"every": 5}}, "give every_s, the seconds from one", ("checkpoint", "every")),
+        ({"checkpoint": {"every_s": 5}}, "since there is no duration_s: give every", ("checkpoint", "every_s")),
+        ({"algorithm": "dsgd", "checkpoint": {"every_s": 5}}, "runs in rounds: give every", ("checkpoint", "every_s")),
+    ],
+)
+def test_the_other_unit_is_refused(change: dict[str, Any], told: str, at: Sequence[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told) as refused:
+        Place(tmp_path, **STEPS | {"algorithm": "swift"} | change).simulate("run")
+    assert refused.value.at == at
+
+
+def test_what_would_not_be_the_same_run_is_refused(tmp_path: Path) -> None:
+    place = Place(tmp_path, **STEPS | TIME, algorithm="swift")
+    run = place.simulate("run")
+    with pytest.raises(ConfigError, match=r"found 9\.0; the checkpoint has 4\.0"):
+        place.simulate("run", resume="", duration_s=9.0)
+    log = (run / EVENTS).read_text()
+    (run / EVENTS).write_text(log[:99])
+    with pytest.raises(ConfigError, match="the event log has 99 bytes, and had"):
+        place.simulate("run", resume=f"round-{Checkpoints(run).rounds()[0]}")
