@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from decentral.algorithms.asynchronous import Asynchronous
 from decentral.topology.topology import Topology
-from decentral.transport.clock import VirtualTime
+from decentral.transport.clock import VirtualTime, Wire
 from decentral.transport.driver import GradientAt
 from tests.contract.free_runs import Steps, even, logged, play_freely
 from tests.contract.oracle import Matrix
@@ -105,3 +105,12 @@ def test_a_hub_hands_out_as_many_jobs_again_and_each_comes_back_once(
         assert [node for node, jobs in hub.jobs.items() for _ in jobs] == half_done, which
         assert hub.computed == 6 * (rounds // algorithm.every) * algorithm.every, which
         assert algorithm.max_delay is None or len(algorithm.staleness(hub)) <= algorithm.max_delay + 1
+
+
+@pytest.mark.parametrize("name", ["swift", "async-gradient-push", "ad-psgd"])
+def test_a_bound_on_delay_holds_after_a_cut_too(name: str) -> None:
+    """Who had said its last before the cut is waited for again: who does not wait makes its 8 steps in 8 s."""
+    time = VirtualTime([10.0] + [1.0] * 7, lambda i, j: Wire(0.01))
+    problem, algorithm = Quadratics.draw(8), method(name, max_delay=1)
+    run, _ = in_segments(algorithm, graph("ring-8"), problem.answers(), common_start(8), time, (2, 10))
+    assert run.seconds[1][9] > run.seconds[0][3]
