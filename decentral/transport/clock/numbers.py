@@ -18,7 +18,7 @@ class Numbers:
 
     def sent(self, sender: int, receiver: int) -> int:
         """How many a link has had."""
-        return self._sent[sender, receiver]
+        return self._sent.get((sender, receiver), 0)
 
     def go_on(self, sender: int, receiver: int, sent: int) -> None:
         """A link has had so many, all of which have come."""
