@@ -17,6 +17,7 @@ from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
+from decentral.measure.pace import is_unequal, without_paces
 from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_unsimulated
 from decentral.measure.record import (
     Metrics,
@@ -169,7 +170,7 @@ def run_alone(
 
 def written_after(folder: Path, experiment: Experiment, command: str, ready: Prepared) -> Comparison:
     """The document of a run whose nodes are gone, written where the one that recorded died before it did."""
-    result = seed_result(ready.task.seed, ".", rows_in(folder / METRICS), experiment.target, None)
+    result = seed_result(ready.task.seed, ".", rows_in(folder / METRICS), experiment.target, None, _steps(ready))
     return written(folder, experiment, command, "wall", [ready], {ready.label: [result]}, writes=True)
 
 
@@ -268,7 +269,12 @@ def recorded(
     except DivergedError as error:
         diverged = error
     failure = str(diverged) if diverged else None
-    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure), diverged
+    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure, _steps(ready)), diverged
+
+
+def _steps(ready: Prepared) -> int | None:
+    """Of all nodes in a round, together; None for DDP."""
+    return None if ready.algorithm is None else ready.algorithm.steps_per_round(ready.nodes)
 
 
 def written(
@@ -289,8 +295,8 @@ def written(
 
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
-        steps = None if one.algorithm is None else one.algorithm.steps_per_round(one.nodes)
-        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), steps)
+        runs = runs if clock != "none" else without_paces(runs)
+        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), _steps(one))
 
     graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}
@@ -307,6 +313,7 @@ def written(
         versions={**versions(), **first.data.versions},
         network=network() if clock == "wall" else None,
         tuned=chosen and chosen.tuned,
+        unequal=is_unequal(experiment, clock),
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[result(one) for one in ready],
     )
