@@ -301,3 +301,6 @@ class Comparison(Document):
     """Whether nodes were made unequally fast: by stragglers, a clock or batches of several sizes."""
     topologies: dict[str, TopologySummary]
     methods: list[MethodResult]
+    predicted: list[MethodResult] | None = None
+    """The same methods in virtual time by the experiment's clock, DDP as all-reduce, with folders in
+    `predicted/`; null unless it was asked for."""

@@ -18,6 +18,7 @@ from decentral.measure import tables
 from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
+from decentral.measure.prediction_table import prediction_table
 from decentral.measure.repulsion import repulsions
 from decentral.measure.tables import printable
 from decentral.measure.tuning_table import tuning_lines, tuning_table
@@ -222,6 +223,7 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         columns=tables.columns(comparison),
         rows=list(zip(tables.rows(comparison), series, strict=True)),
         caption=tables.caption(comparison),
+        prediction=prediction_table(comparison),
         tuning=tuning_table(comparison),
         tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),

@@ -87,17 +87,23 @@ def compare(
 
 
 def compare_simulated(
-    experiment: Experiment, folder: Path, command: str, progress: Progress, tuning: bool = False
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    tuning: bool = False,
+    candidates: Sequence[ResolvedMethod] | None = None,
 ) -> Comparison:
     """Run every method but DDP at every seed in the lockstep simulator, and write the document into the folder.
 
     Args:
         tuning: whether each method's learning rate is first chosen from the experiment's grid.
+        candidates: the methods; the experiment's unless given.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
     """
-    steps, clock, chosen = kept_in(folder), clock_of(experiment), Chosen(simulated(methods(experiment)))
+    steps, clock, chosen = kept_in(folder), clock_of(experiment), Chosen(candidates or simulated(methods(experiment)))
     if tuning:
         chosen = tune(experiment, simulated(methods(untuned(experiment))), folder, simulate, steps, progress)
 

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.measure.comparison import Comparison
+from decentral.measure.prediction_table import prediction_table
 from decentral.measure.tables import Cell, Row, caption, columns, link_of, rows
 from decentral.measure.tuning_table import tuning_lines
 
@@ -25,6 +26,20 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(title, justify="right", min_width=max(map(len, title.split())), overflow="fold")
     for row in body:
         table.add_row(_terminal_name(row), *map(_terminal_cell, row.cells))
+    return table
+
+
+def predicted_table(comparison: Comparison) -> Table | None:
+    """What was predicted beside what was measured, for a terminal; None where nothing was predicted."""
+    if (found := prediction_table(comparison)) is None:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = Text(f"\n{found.caption}", style="dim"), "left"
+    table.add_column("Method", min_width=9, overflow="fold")
+    for title in found.titles:
+        table.add_column(title, justify="right")
+    for name, cells in found.rows:
+        table.add_row(Text(name), *cells)
     return table
 
 
