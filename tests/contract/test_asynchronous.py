@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import pi, sin
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS
 from decentral.algorithms.asynchronous import Asynchronous
 from decentral.errors import ConfigError
 from decentral.seeding import stream
+from decentral.topology.influence import shares, weights_by_influence
+from decentral.topology.mixing import MixingMatrix
+from decentral.topology.schedule import StaticSchedule
 from decentral.topology.topology import Topology
 from decentral.transport.clock import ExchangesInTime, Recorded, VirtualTime, Wire
 from decentral.transport.lockstep import LockstepDriver
@@ -22,7 +27,7 @@ from tests.contract.free_runs import even, logged, play_freely
 from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, Quadratics, alone, flat, graph, pushing
 from tests.contract.runs import play, sgd, simulate
-from tests.topology.topologies import named
+from tests.topology.topologies import named, one_way_ring
 
 MOMENTUM = {"momentum": 0.5, "weight_decay": 0.1}
 
@@ -41,6 +46,14 @@ def matchings() -> Topology:
     return named("ring", 8, schedule="matchings")
 
 
+def by_influence(topology: Topology) -> Topology:
+    """The same links with weights for nodes that count alike."""
+    rows = np.zeros((topology.nodes, topology.nodes))
+    for node, weights in enumerate(weights_by_influence(topology, ())):
+        rows[node, list(weights)] = list(weights.values())
+    return replace(topology, schedule=StaticSchedule(MixingMatrix(csr_array(rows))))
+
+
 SIBLINGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], Callable[[], Topology]]] = {
     "swift": ("swift", {}, "dsgd", {"order": "adapt-while-communicate"}, lambda: graph("ring-9")),
     "swift on unequal degrees": ("swift", {}, "dsgd", {"order": "adapt-while-communicate"}, lambda: graph("tree-7")),
@@ -50,6 +63,13 @@ SIBLINGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], Callable[[],
         "dsgd",
         {"order": "adapt-while-communicate", "every": 3},
         lambda: graph("ring-8"),
+    ),
+    "swift by influence": (
+        "swift",
+        {"weights": "ccs"},
+        "dsgd",
+        {"order": "adapt-while-communicate"},
+        lambda: by_influence(graph("social-15")),
     ),
     "swift without memory": ("swift", {"memory": False}, "delayed-dsgd", {"delay": 0}, lambda: graph("ring-8")),
     "ad-psgd": ("ad-psgd", {}, "dsgd", {"order": "adapt-while-communicate"}, matchings),
@@ -307,3 +327,30 @@ def test_who_pulls_harder_for_stepping_more_often() -> None:
     assert abs(shares["async-gradient-push"]) < 0.15, shares
     assert shares["ad-psgd"] > 0.6, shares
     assert shares["async-gradient-push by 1"] > 0.6, shares
+
+
+@pytest.mark.parametrize("seconds", [[1.0, 1.0, 1.0, 1.0], [1.0, 5.0, 1.0, 3.0]])
+def test_losses_count_by_influence_however_fast_their_nodes_are(seconds: list[float]) -> None:
+    """On a path, whose degrees are not equal. Without influence the model would end where all count alike."""
+    influence, problem = [4.0, 1.0, 1.0, 2.0], Quadratics.isotropic(4, 1.0)
+    wanted = shares(influence, 4) @ problem.b
+    algorithm = method("swift", lr=0.01, weights="ccs", influence=influence)
+    time = VirtualTime([*seconds], lambda i, j: Wire())
+    run, _ = play_freely(algorithm, graph("path-4"), problem.answers(), common_start(4), time, duration_s=1000.0)
+    off = np.linalg.norm(run.final.mean(0) - wanted) / np.linalg.norm(problem.optimum - wanted)
+    assert off < 0.1
+
+
+REFUSED: dict[str, tuple[dict[str, Any], Callable[[], Topology], str]] = {
+    "influence of no use": ({"influence": [1.0] * 8}, lambda: graph("ring-8"), "found influence, .* add weights: ccs"),
+    "too few": ({"weights": "ccs", "influence": [1.0] * 7}, lambda: graph("ring-8"), "found 7 numbers of influence"),
+    "one-way links": ({"weights": "ccs"}, lambda: one_way_ring(8), "found one-way links in .*; weights: ccs needs"),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_weights_that_cannot_be_made_are_refused(which: str) -> None:
+    options, made, told = REFUSED[which]
+    algorithm = method("swift", **options)
+    with pytest.raises(ConfigError, match=told):
+        algorithm.on(algorithm.suited(made())[0])

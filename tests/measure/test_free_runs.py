@@ -178,6 +178,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"topology": "directed_exponential", "algorithm": "ad-psgd", "nodes": 8, "clock": {"gradient_s": 1.0}},
         "needs one that is symmetric",
     ),
+    "weights beside those by influence": (
+        {"topology": {"name": "ring", "weights": "uniform"}, "algorithm": {"name": "swift", "weights": "ccs"}},
+        "swift uses no mixing weights: leave weights out",
+    ),
+    "influence for too few": (
+        {"algorithm": {"name": "swift", "weights": "ccs", "influence": [1, 2]}},
+        "found 2 numbers of influence; required: one for each of the 4 nodes",
+    ),
+    "no influence at all": (
+        {"algorithm": {"name": "swift", "weights": "ccs", "influence": [1, 2, 0, 1]}},
+        "influence.2",
+    ),
 }
 
 
