@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from math import pi, sin
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,9 +21,9 @@ from decentral.topology.influence import shares, weights_by_influence
 from decentral.topology.mixing import MixingMatrix
 from decentral.topology.schedule import StaticSchedule
 from decentral.topology.topology import Topology
-from decentral.transport.clock import ExchangesInTime, Recorded, VirtualTime, Wire
+from decentral.transport.clock import Away, ExchangesInTime, Recorded, Spells, VirtualTime, Wire
 from decentral.transport.lockstep import LockstepDriver
-from tests.contract.free_runs import even, logged, play_freely
+from tests.contract.free_runs import Steps, even, logged, play_freely
 from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, Quadratics, alone, flat, graph, pushing
 from tests.contract.runs import play, sgd, simulate
@@ -134,31 +134,61 @@ CONSERVING: dict[str, dict[str, Any]] = {
     "async-gradient-push": {},
     "async-gradient-push max_delay": {"max_delay": 1},
 }
-SCHEDULES = st.fixed_dictionaries(
-    {
-        "which": st.sampled_from([*CONSERVING]),
-        "seed": st.integers(0, 2**20),
-        "loss": st.sampled_from([0.0, 0.2, 0.6]),
-        "slow": st.sampled_from([None, 0, 3]),
-        "spread": st.sampled_from([0.0, 0.3, 1.5]),
-        "rounds": st.integers(1, 10),
-    }
-)
+AVERAGING: dict[str, dict[str, Any]] = {
+    "swift": {},
+    "swift max_delay": {"max_delay": 1},
+    "swift every 2": {"every": 2, "max_delay": 3},
+    "swift by influence": {"weights": "ccs", "influence": [*range(1, 10)]},
+    "swift without memory": {"memory": False},
+    "swift without memory, max_delay": {"memory": False, "max_delay": 2},
+}
+TIMES = {
+    "seed": st.integers(0, 2**20),
+    "loss": st.sampled_from([0.0, 0.2, 0.6]),
+    "slow": st.sampled_from([None, 0, 3]),
+    "spread": st.sampled_from([0.0, 0.3, 1.5]),
+    "rounds": st.integers(1, 10),
+}
+SCHEDULES = st.fixed_dictionaries({"which": st.sampled_from([*CONSERVING]), **TIMES})
+DOWN = {"down": st.sampled_from([None, "own", "neighbor"])}
+AVERAGED = st.fixed_dictionaries({"which": st.sampled_from([*AVERAGING]), **DOWN, **TIMES})
+
+
+def gossiped(which: str, topology: Topology, starts: Matrix, time: VirtualTime, rounds: int, *, is_up: bool) -> Steps:
+    """Nothing but gossip: who is stuck, uses what is too old or the same twice is an error already."""
+    (timed, events), nodes = logged(time), topology.nodes
+    algorithm = method(which.split()[0], **{**CONSERVING, **AVERAGING}[which])
+    run, _ = play_freely(algorithm, topology, flat(nodes), starts, timed, rounds=rounds)
+    assert run.made == [rounds] * nodes
+    if algorithm.max_delay is not None:
+        assert max(len(algorithm.staleness(state)) for state in run.states) <= algorithm.max_delay + 1
+    if is_up:  # else it begins the step that is lost once more
+        check_each_is_taken_once(events.getvalue())
+    return run
 
 
 def check_schedule(which: str, rounds: int, **schedule: Any) -> None:
-    """Nothing but gossip, so whatever changes the sum of all models is an error: a message lost, or applied twice."""
-    name = which.split()[0]
-    topology = pushing(graph("tree-7"))[0] if name == "async-gradient-push" else graph("ring-9")
+    """Whatever changes the sum of all models is an error: a message lost, or applied twice."""
+    topology = pushing(graph("tree-7"))[0] if which.startswith("async-gradient-push") else graph("ring-9")
     nodes = topology.nodes
     starts = np.random.default_rng(schedule["seed"]).standard_normal((nodes, DIMENSION))
-    time, events = logged(uneven(nodes=nodes, **schedule))
-    run, _ = play_freely(method(name, **CONSERVING[which]), topology, flat(nodes), starts, time, rounds=rounds)
-    assert run.made == [rounds] * nodes
+    run = gossiped(which, topology, starts, uneven(nodes=nodes, **schedule), rounds, is_up=True)
     weights = np.array([getattr(state, "weight", torch.ones(())).item() for state in run.states])[:, None]
     assert weights.sum() == pytest.approx(nodes, rel=1e-12)
     np.testing.assert_allclose((weights * run.final).sum(0), starts.sum(0), rtol=0, atol=1e-11 * nodes)
-    check_each_is_taken_once(events.getvalue())
+
+
+def check_averages(which: str, rounds: int, down: Literal["own", "neighbor"] | None, **schedule: Any) -> None:
+    """All that a node ever has is a mean of what all began with; one may be down meanwhile."""
+    starts = np.random.default_rng(schedule["seed"]).standard_normal((9, DIMENSION))
+    time = uneven(nodes=9, **schedule)
+    if down is not None:
+        time.away = {2: [Away(Spells([1.5, 4.0]), down)]}
+        time.__post_init__()
+    run = gossiped(which, graph("ring-9"), starts, time, rounds, is_up=down is None)
+    models = np.stack([model.numpy() for models in run.models for model in models])
+    assert (models >= starts.min(0) - 1e-12).all()
+    assert (models <= starts.max(0) + 1e-12).all()
 
 
 def check_each_is_taken_once(text: str) -> None:
@@ -171,18 +201,36 @@ def check_each_is_taken_once(text: str) -> None:
             newest[edge] = step
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def orders(examples: int) -> settings:
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(orders(50), derandomize=True)
 @given(SCHEDULES)
 def test_no_order_of_events_stops_it_or_loses_any_mass(schedule: dict[str, Any]) -> None:
     check_schedule(**schedule)
 
 
+@settings(orders(30), derandomize=True)
+@given(AVERAGED)
+def test_no_order_of_events_stops_it_or_leads_out_of_what_all_began_with(schedule: dict[str, Any]) -> None:
+    check_averages(**schedule)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@orders(2000)
 @given(SCHEDULES)
-def test_none_of_many_orders_does(schedule: dict[str, Any]) -> None:
+def test_none_of_many_orders_stops_it_or_loses_any_mass(schedule: dict[str, Any]) -> None:
     check_schedule(**schedule)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@orders(2000)
+@given(AVERAGED)
+def test_none_of_many_orders_stops_it_or_leads_out_of_what_all_began_with(schedule: dict[str, Any]) -> None:
+    check_averages(**schedule)
 
 
 def test_pairs_that_average_agree_and_keep_the_sum() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, Quadratics, graph, shipped
 from tests.contract.ranks import on_ranks
 from tests.contract.runs import play, sgd, simulate
-from tests.contract.test_asynchronous import uneven
+from tests.contract.test_asynchronous import orders, uneven
 
 LR, DECAY = 0.03, 0.1
 
@@ -355,23 +355,34 @@ SCHEDULES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def check_schedule(which: str, rounds: int, down: int | None, **schedule: Any) -> None:
+    """Every node makes its steps, whatever is lost and whoever is down meanwhile, and each job comes back once."""
+    algorithm, time = method(which.split()[0], **EVERYONE[which]), uneven(nodes=7, **schedule)
+    if down is not None:
+        time.away = {down: [Away(Spells([1.5, 4.0]), "own")]}
+        time.__post_init__()
+    run = serve(algorithm, Quadratics.draw(7), time, rounds=rounds)
+    assert run.made == [rounds] * 7, which
+    hub = run.states[0]
+    assert hub.gone == {*range(1, 7)}, which
+    assert not hub.out(), which
+    assert hub.computed == 6 * (rounds // algorithm.every) * algorithm.every, which
+    assert algorithm.max_delay is None or len(delays(run)) <= algorithm.max_delay + 1
+
+
+@settings(orders(8), derandomize=True)
 @given(SCHEDULES, st.integers(1, 7))
 def test_no_order_of_events_stops_it(schedule: dict[str, Any], rounds: int) -> None:
-    """Every node makes its steps, whatever is lost and whoever is down meanwhile, and each job comes back once."""
-    down = schedule.pop("down")
-    for which, options in EVERYONE.items():
-        algorithm, time = method(which.split()[0], **options), uneven(nodes=7, **schedule)
-        if down is not None:
-            time.away = {down: [Away(Spells([1.5, 4.0]), "own")]}
-            time.__post_init__()
-        run = serve(algorithm, Quadratics.draw(7), time, rounds=rounds)
-        assert run.made == [rounds] * 7, which
-        hub = run.states[0]
-        assert hub.gone == {*range(1, 7)}, which
-        assert not hub.out(), which
-        assert hub.computed == 6 * (rounds // algorithm.every) * algorithm.every, which
-        assert algorithm.max_delay is None or len(delays(run)) <= algorithm.max_delay + 1
+    for which in EVERYONE:
+        check_schedule(which, rounds, **schedule)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@orders(2000)
+@given(st.sampled_from([*EVERYONE]), SCHEDULES, st.integers(1, 7))
+def test_none_of_many_orders_stops_it(which: str, schedule: dict[str, Any], rounds: int) -> None:
+    check_schedule(which, rounds, **schedule)
 
 
 def test_the_averaged_model_is_the_hubs() -> None:
