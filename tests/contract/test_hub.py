@@ -62,6 +62,7 @@ class Case:
     change: oracle.Change
     settings: Mapping[str, Any]
     local_steps: int = 0
+    proximal: float = 0.0
 
 
 def stepped(factor: Callable[[int], float]) -> oracle.Change:
@@ -111,6 +112,12 @@ CASES: dict[str, dict[str, Callable[[], Case]]] = {
             settings={"every": 1, "weigh": "hinge", "mix": 0.5, "hinge_after": 2, "hinge_slope": 2.0},
             local_steps=1,
         ),
+        "proximal": lambda: Case(
+            change=lambda x, y, start, s: x + 0.6 * (1 + s) ** -0.5 * (y - x),
+            settings={"every": 4, "proximal": 2.5},
+            local_steps=4,
+            proximal=2.5,
+        ),
     },
     "fedbuff": {
         "one by one": lambda: Case(
@@ -136,8 +143,9 @@ def test_it_is_the_loop_over_events(name: str, which: str) -> None:
     def work(node: int, x: oracle.Vector) -> oracle.Vector:
         if not case.local_steps:
             return problem.A[node] @ (x - problem.b[node])
+        start = x
         for _ in range(case.local_steps):
-            x = x - LR * (problem.A[node] @ (x - problem.b[node]) + DECAY * x)
+            x = x - LR * (problem.A[node] @ (x - problem.b[node]) + DECAY * x + case.proximal * (x - start))
         return x
 
     job_s = [steps * each + 2 * way for each, way in zip(seconds, latency_s, strict=True)]
@@ -338,7 +346,7 @@ EVERYONE: dict[str, dict[str, Any]] = {
     "async-sgd shuffled bounded": {"assign": "shuffled", "max_delay": 5},
     "ringmaster": {"drop_after": 2},
     "dc-asgd": {"adaptive": True},
-    "fedasync": {"every": 2},
+    "fedasync": {"every": 2, "proximal": 0.5},
     "fedbuff": {"every": 2, "buffer": 3, "max_delay": 2},
     "fedbuff random": {"every": 1, "buffer": 4, "assign": "random", "wait_for": 2},
     "fedfix": {"every": 2, "every_s": 1.7},
