@@ -18,6 +18,7 @@ from decentral.measure import tables
 from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
+from decentral.measure.pace_section import pace_section
 from decentral.measure.repulsion import repulsions
 from decentral.measure.tables import printable
 from decentral.measure.tuning_table import tuning_lines, tuning_table
@@ -221,11 +222,12 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         failed=[failed for one in series for failed in one.failed],
         columns=tables.columns(comparison),
         rows=list(zip(tables.rows(comparison), series, strict=True)),
-        caption=tables.caption(comparison),
+        caption=" ".join([tables.caption(comparison), *tables.notes(comparison)]),
         tuning=tuning_table(comparison),
         tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),
         between=_between(series),
+        pace=pace_section(comparison, series),
         repulsions=repulsions(comparison, series),
         graphs=_graphs(comparison),
         target=_target(comparison),

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from decentral.measure.comparison import Comparison
-from decentral.measure.tables import Cell, Row, caption, columns, link_of, rows
+from decentral.measure.tables import Cell, Row, caption, columns, link_of, notes, rows
 from decentral.measure.tuning_table import tuning_lines
 
 
@@ -13,7 +13,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """The table for a terminal: medians, the seeds' range dimmed under each, the best of a column in green."""
     body = rows(comparison)
     below = Text(f"\n{caption(comparison)}", style="dim")
-    below.append("".join(f"\n{line}" for line in tuning_lines(comparison)))
+    below.append("".join(f"\n{line}" for line in (*notes(comparison), *tuning_lines(comparison))))
     below.append("".join(f"\n{row.name}, {line}" for row in body for line in row.failures), style="red")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
     table.caption, table.caption_justify = below, "left"

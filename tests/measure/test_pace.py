@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from decentral.loading import load
-from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, FreeRun, Pace, SeedResult
+from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, FreeRun, PaceSpread, SeedResult
 from decentral.measure.pace import is_unequal, pace_of, paces
 from decentral.measure.report import read_comparison
 from decentral.measure.speedup import compare_simulated
@@ -53,7 +53,7 @@ def test_in_a_free_run_each_node_has_its_own_steps_and_seconds() -> None:
 
 def test_three_nodes_stand_for_all_each_the_median_over_the_seeds() -> None:
     runs = [paced([5.0, None, 1.0, 6.0]), paced([7.0, 2.0, 8.0]), paced(None), paced([9.0])]
-    assert pace_of(runs) == Pace(slowest=2.0, median=7.0, fastest=8.0)
+    assert pace_of(runs) == PaceSpread(slowest=2.0, median=7.0, fastest=8.0)
     assert pace_of([paced(None), paced([None])]) is None
 
 
