@@ -129,5 +129,5 @@ def conclude(folder: Path, json: bool) -> None:
     if json:
         print_json(comparison.model_dump(mode="json") | {"report": str(page)})
         return
-    stdout().print(comparison_table(comparison))
+    stdout().print(comparison_table(comparison, stdout().width))
     stdout().print(f"report: {page}")

@@ -47,7 +47,7 @@ TITLES = {
     "rounds": "rounds",
     "steps": "steps of all nodes (visits)",
     "bytes": "{unit} sent per node",
-    "seconds": "training time (wall seconds)",
+    "seconds": "training time (seconds)",
     "accuracy": "test accuracy",
     "error": "test error",
     "test_loss": "test loss",

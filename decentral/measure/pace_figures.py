@@ -22,6 +22,10 @@ FAR_APART = 5
 """How many times faster than the slowest node the fastest is where only a log axis shows both."""
 FEW_NODES = 32
 """Up to which each is a dot of full size."""
+LEFT_ROOM = 0.35
+"""Share of the width that the name of a node takes."""
+FEW_AGES = 20
+"""Up to which they stand on a linear axis."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ def paces_svg(every: Sequence[Went], *, prefix: str, label: str) -> str:
     paces = np.concatenate([one.paces[np.isfinite(one.paces)] for one in every])
     is_log = bool(paces.min() > 0 and paces.max() > FAR_APART * paces.min())
     axes = figure.add_subplot(xscale="log" if is_log else "linear", ylim=(len(every) - 0.45, -0.55))
+    _fit(axes, paces, is_log)
     for row, one in enumerate(every):
         _draw_nodes(axes, one, row)
-    _fit(axes, paces, is_log)
     axes.set_yticks(range(len(every)), [_short(one.name) for one in every])
     _furnish(axes)
     axes.tick_params(axis="y", length=0)
@@ -80,22 +84,13 @@ def staleness_svg(every: Sequence[Went], *, prefix: str, label: str) -> str:
     columns = 2 if all(len(one.name) <= 26 for one in every) else 1
     figure = Figure(figsize=(4.7, 2.5 - 0.165 * (-len(every) // columns)), layout="constrained")
     axes = figure.add_subplot(yscale="log")
-    axes.set_xscale("symlog", linthresh=2, linscale=0.7)
+    _fit_shares(axes, every)
     drawn = []
     for one in every:
         shares = np.where(one.uses > 0, one.shares, np.nan)
-        look: Any = {"color": one.color, "marker": one.marker, "markersize": 4, "linewidth": 1.4}
+        size = 4 if len(shares) <= FEW_AGES else 2.5
+        look: Any = {"color": one.color, "marker": one.marker, "markersize": size, "linewidth": 1.4}
         drawn += axes.plot(np.arange(len(shares)), shares, clip_on=False, zorder=3, **look)
-    oldest = max(len(one.uses) for one in every) - 1
-    axes.set_xlim(-0.25, max(1.2, 1.06 * oldest))
-    least = min(float(one.shares[one.uses > 0].min()) for one in every)
-    axes.set_ylim(0.7 * least, 1.2)
-    axes.xaxis.set_major_locator(FixedLocator([age for age in AGES if age <= oldest]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda age, _: f"{age:.0f}" + ("+" if age == OLDEST else "")))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if least > 0.02 else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: tick(share, percent=True)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     _furnish(axes)
     axes.set_xlabel("staleness", color=INK)
     axes.set_ylabel("share of uses, log scale", color=INK)
@@ -112,9 +107,18 @@ def _draw_nodes(axes: Axes, one: Went, row: int) -> None:
     axes.plot([middle, middle], [row - 0.36, row + 0.36], color=one.color, linewidth=1.4, alpha=0.55, zorder=2)
     axes.scatter(one.paces, heights, s=size, color=one.color, alpha=0.8, linewidths=0, zorder=3, clip_on=False)
     if one.paces[one.slowest] < 0.8 * middle:
-        at: Any = {"textcoords": "offset points", "va": "center_baseline", "color": INK, "size": 7.5}
-        text = f"node {one.slowest}: {in_rate(float(one.paces[one.slowest]))[0]}"
-        axes.annotate(text, (one.paces[one.slowest], heights[one.slowest]), (5, 0), **at)
+        _name_slowest(axes, one, float(heights[one.slowest]))
+
+
+def _name_slowest(axes: Axes, one: Went, height: float) -> None:
+    """On its left, where no dot is, if there is room; on its right only where dots are few."""
+    pace = float(one.paces[one.slowest])
+    place = axes.transLimits.transform(axes.transScale.transform((pace, height)))[0]
+    if place < LEFT_ROOM and len(one.paces) > FEW_NODES:
+        return
+    offset, side = (5, "left") if place < LEFT_ROOM else (-5, "right")
+    look: Any = {"textcoords": "offset points", "ha": side, "va": "center_baseline", "color": INK, "size": 7.5}
+    axes.annotate(f"node {one.slowest}: {in_rate(pace)[0]}", (pace, height), (offset, 0), **look)
 
 
 def _fit(axes: Axes, paces: Floats, is_log: bool) -> None:
@@ -126,6 +130,23 @@ def _fit(axes: Axes, paces: Floats, is_log: bool) -> None:
     else:
         axes.set_xlim(0, 1.08 * high or 1)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _fit_shares(axes: Axes, every: Sequence[Went]) -> None:
+    oldest = max(len(one.uses) for one in every) - 1
+    least = min(float(one.shares[one.uses > 0].min()) for one in every)
+    if oldest > FEW_AGES:
+        axes.set_xscale("symlog", linthresh=2, linscale=0.7)
+        axes.xaxis.set_major_locator(FixedLocator([age for age in AGES if age <= oldest]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.set_xlim(-0.02 * max(oldest, 1) if oldest <= FEW_AGES else -0.25, max(1.2, 1.04 * oldest))
+    axes.set_ylim(0.7 * least, 1.2)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if least > 0.02 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda age, _: f"{age:.0f}" + ("+" if age == OLDEST else "")))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: tick(share, percent=True)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _furnish(axes: Axes) -> None:

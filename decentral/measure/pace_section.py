@@ -15,7 +15,7 @@ from decentral.measure.tables import in_percent, in_rate, printable, said
 
 @dataclass(frozen=True)
 class Section:
-    """Its pictures, either one empty where no run went through."""
+    """Its pictures, either one empty where there is nothing to draw."""
 
     paces: Markup
     staleness: Markup
@@ -80,7 +80,7 @@ def _counts(methods: Sequence[MethodResult]) -> str:
         users.setdefault(printable(method.staleness_counts or ""), []).append(printable(method.name))
     if len(users) == 1:
         return next(iter(users))
-    return "; ".join(f"of {', '.join(names)} {text}" for text, names in users.items())
+    return "; ".join(f"in {', '.join(names)} {text}" for text, names in users.items())
 
 
 def _paces_label(every: Sequence[Went]) -> str:

@@ -293,7 +293,7 @@ def written(
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
         runs = runs if clock != "none" else without_paces(runs)
-        counts = one.algorithm and one.algorithm.staleness_counts
+        counts = one.algorithm.staleness_counts if one.algorithm else None
         steps, tuning = one.steps_per_round, tunings.get(one.label)
         return method_result(one.method, runs, one.consensus_step, tuning, steps, counts)
 

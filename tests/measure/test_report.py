@@ -175,7 +175,7 @@ def test_page_and_terminal_say_every_number(case: str, tmp_path: Path) -> None:
 
 def printed(comparison: Comparison, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, width))
     return console.export_text()
 
 
