@@ -38,7 +38,7 @@ class Series:
     marker: str
     dashed: bool
     values: Mapping[str, Floats]
-    """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round."""
+    """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round or number."""
     failed: tuple[bool, ...]
     """For each seed, whether the run ended early."""
 
