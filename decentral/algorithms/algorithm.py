@@ -37,6 +37,9 @@ class Algorithm(ABC):
     free_running: ClassVar[bool] = False
     """Whether nodes step at their own pace, and have no rounds in common: asynchronous methods."""
 
+    staleness_counts: ClassVar[str | None] = None
+    """What `staleness` counts, in words; None for methods that wait."""
+
     local: Local
 
     @property

@@ -159,7 +159,7 @@ def conclude(folder: Path, json: bool) -> None:
     if json:
         print_json(comparison.model_dump(mode="json") | {"report": str(page)})
         return
-    stdout().print(comparison_table(comparison))
+    stdout().print(comparison_table(comparison, stdout().width))
     if (predicted := predicted_table(comparison)) is not None:
         stdout().print("", predicted)
     stdout().print(f"report: {page}")

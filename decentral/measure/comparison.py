@@ -127,7 +127,7 @@ class Spread(Document):
     max: float | None
 
 
-class Pace(Document):
+class PaceSpread(Document):
     """Steps per second of three nodes, each the median over the seeds."""
 
     slowest: float
@@ -237,18 +237,15 @@ class MethodResult(Document):
     spread: dict[str, Spread]
     """For each of the plain numbers above."""
     per_seed: list[SeedResult]
-    pace: Pace | None = None
+    pace: PaceSpread | None = None
     """Null without a clock, where no run went through, and in older documents."""
+    staleness_counts: str | None = None
+    """What it counts, in words; null unless the method is asynchronous."""
 
     @property
     def steps_per_second(self) -> float | None:
         """Of the median node."""
         return None if self.pace is None else self.pace.median
-
-    @property
-    def runs_freely(self) -> bool:
-        """Whether its nodes have no rounds in common, and a run went through."""
-        return any(run.staleness is not None for run in self.per_seed)
 
 
 class TopologySummary(Document):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from decentral.config import Experiment
-from decentral.measure.comparison import Clock, Evaluation, Pace, SeedResult
+from decentral.measure.comparison import Clock, Evaluation, PaceSpread, SeedResult
 
 
 def paces(last: Evaluation, steps_per_round: int | None) -> list[float | None] | None:
@@ -26,14 +26,14 @@ def paces(last: Evaluation, steps_per_round: int | None) -> list[float | None] |
     return [None if sent is None else pace for sent in last.bytes_sent]
 
 
-def pace_of(runs: Sequence[SeedResult]) -> Pace | None:
+def pace_of(runs: Sequence[SeedResult]) -> PaceSpread | None:
     """The slowest, median and fastest living node, each the median over the seeds that have one."""
     known = [sorted(pace for pace in run.steps_per_second or () if pace is not None) for run in runs]
     known = [paces for paces in known if paces]
     if not known:
         return None
     slowest, middle, fastest = zip(*((each[0], median(each), each[-1]) for each in known), strict=True)
-    return Pace(slowest=median(slowest), median=median(middle), fastest=median(fastest))
+    return PaceSpread(slowest=median(slowest), median=median(middle), fastest=median(fastest))
 
 
 def without_paces(runs: Sequence[SeedResult]) -> list[SeedResult]:

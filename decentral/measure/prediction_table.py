@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from decentral.measure.comparison import Comparison, MethodResult
-from decentral.measure.tables import Quantity, in_seconds, ordered, printable, said
+from decentral.measure.tables import Quantity, in_rate, in_seconds, ordered, printable, said
 
 CAPTION = (
     "Predicted in virtual time by the experiment's clock section alone, DDP as all-reduce. Steps a second are the "
@@ -57,12 +57,8 @@ def prediction_table(comparison: Comparison) -> PredictionTable | None:
     return PredictionTable(
         CAPTION,
         titles,
-        [(name, [*_cells(pace, in_pace), *_cells(spent, in_seconds)]) for name, pace, spent in foretold(comparison)],
+        [(name, [*_cells(pace, in_rate), *_cells(spent, in_seconds)]) for name, pace, spent in foretold(comparison)],
     )
-
-
-def in_pace(value: float) -> tuple[str, str]:
-    return f"{value:.3g}", ""
 
 
 def _cells(figure: Foretold, quantity: Quantity) -> list[str]:

@@ -81,6 +81,11 @@ class Prepared:
         """gamma, given or found, of a method that has one."""
         return getattr(self.algorithm, "consensus_step", None)
 
+    @property
+    def steps_per_round(self) -> int | None:
+        """Of all nodes together; None for DDP."""
+        return None if self.algorithm is None else self.algorithm.steps_per_round(self.nodes)
+
     def straggling(self, node: int) -> Straggling | None:
         """How slow a real process's node is made; None where it is as fast as it can be."""
         return straggling(self.stragglers, self.least_gradient_s, node, self.nodes, self.task.seed)

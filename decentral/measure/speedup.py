@@ -176,7 +176,8 @@ def run_alone(
 
 def written_after(folder: Path, experiment: Experiment, command: str, ready: Prepared) -> Comparison:
     """The document of a run whose nodes are gone, written where the one that recorded died before it did."""
-    result = seed_result(ready.task.seed, ".", rows_in(folder / METRICS), experiment.target, None, _steps(ready))
+    rows, steps = rows_in(folder / METRICS), ready.steps_per_round
+    result = seed_result(ready.task.seed, ".", rows, experiment.target, None, steps)
     return written(folder, experiment, command, "wall", [ready], {ready.label: [result]}, writes=True)
 
 
@@ -275,12 +276,8 @@ def recorded(
     except DivergedError as error:
         diverged = error
     failure = str(diverged) if diverged else None
-    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure, _steps(ready)), diverged
-
-
-def _steps(ready: Prepared) -> int | None:
-    """Of all nodes in a round, together; None for DDP."""
-    return None if ready.algorithm is None else ready.algorithm.steps_per_round(ready.nodes)
+    steps = ready.steps_per_round
+    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure, steps), diverged
 
 
 def written(
@@ -302,7 +299,9 @@ def written(
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
         runs = runs if clock != "none" else without_paces(runs)
-        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), _steps(one))
+        counts = one.algorithm.staleness_counts if one.algorithm else None
+        steps, tuning = one.steps_per_round, tunings.get(one.label)
+        return method_result(one.method, runs, one.consensus_step, tuning, steps, counts)
 
     graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}

@@ -89,6 +89,7 @@ def method_result(
     consensus_step: float | None = None,
     tuning: Tuning | None = None,
     steps_per_round: int | None = None,
+    staleness_counts: str | None = None,
 ) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
@@ -104,6 +105,7 @@ def method_result(
         spread=spread,
         per_seed=list(runs),
         pace=pace_of(runs),
+        staleness_counts=staleness_counts,
         **{name: spread[name].median for name in MEASURES},
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from decentral.loading import load
-from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, FreeRun, Pace, SeedResult
+from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, FreeRun, PaceSpread, SeedResult
 from decentral.measure.pace import is_unequal, pace_of, paces
 from decentral.measure.report import read_comparison
 from decentral.measure.speedup import compare_simulated
@@ -53,7 +53,7 @@ def test_in_a_free_run_each_node_has_its_own_steps_and_seconds() -> None:
 
 def test_three_nodes_stand_for_all_each_the_median_over_the_seeds() -> None:
     runs = [paced([5.0, None, 1.0, 6.0]), paced([7.0, 2.0, 8.0]), paced(None), paced([9.0])]
-    assert pace_of(runs) == Pace(slowest=2.0, median=7.0, fastest=8.0)
+    assert pace_of(runs) == PaceSpread(slowest=2.0, median=7.0, fastest=8.0)
     assert pace_of([paced(None), paced([None])]) is None
 
 
@@ -71,7 +71,7 @@ def test_one_slow_node_slows_rounds_alone_whether_a_run_ends_by_time_or_by_steps
     found = compared(tmp_path, ends)
     swift, dsgd = found.methods
     assert found.unequal
-    assert (swift.runs_freely, dsgd.runs_freely) == (True, False)
+    assert (swift.staleness_counts, dsgd.staleness_counts) == ("a node's own steps since it came", None)
     assert swift.per_seed[0].steps_per_second == pytest.approx([2.0, 8.0, 8.0, 8.0], rel=1e-3)
     assert dsgd.per_seed[0].steps_per_second == pytest.approx([2.0] * 4, rel=0.05)
     last = json.loads((tmp_path / "run/00-swift-ring/seed-0/metrics.jsonl").read_text().splitlines()[-1])["free_run"]
@@ -91,7 +91,10 @@ def test_older_documents_are_read(tmp_path: Path) -> None:
     path = tmp_path / "run" / DOCUMENT
     document = json.loads(path.read_text())
     for method in document["methods"]:
-        for part, keys in ((method, ["pace"]), (method["per_seed"][0], ["steps_per_second", "staleness"])):
+        for part, keys in (
+            (method, ["pace", "staleness_counts"]),
+            (method["per_seed"][0], ["steps_per_second", "staleness"]),
+        ):
             for key in keys:
                 del part[key]
     del document["unequal"]
