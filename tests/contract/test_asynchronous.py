@@ -180,7 +180,7 @@ def check_schedule(which: str, rounds: int, **schedule: Any) -> None:
 
 def check_averages(which: str, rounds: int, down: Literal["own", "neighbor"] | None, **schedule: Any) -> None:
     """All that a node ever has is a mean of what all began with; one may be down meanwhile."""
-    starts = np.random.default_rng(schedule["seed"]).standard_normal((9, DIMENSION))
+    starts = 5 + np.random.default_rng(schedule["seed"]).standard_normal((9, DIMENSION))  # weight that is lost shows
     time = uneven(nodes=9, **schedule)
     if down is not None:
         time.away = {2: [Away(Spells([1.5, 4.0]), down)]}
