@@ -67,7 +67,7 @@ def test_a_clock_twice_as_slow_predicts_half_the_steps(tmp_path: Path) -> None:
     table = prediction_table(found)
     assert table is not None
     cells = dict(table.rows)["swift ring"]
-    assert cells[:3] == ["4", "8", "-50%"]
+    assert cells[:3] == ["4.00", "8.00", "-50%"]
     assert predicted_table(found) is not None
     page = write_report(tmp_path / "run").read_text()
     assert "Predicted and measured" in page
