@@ -126,7 +126,11 @@ def _shifts_of_nothing(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _time_for_nobody(experiment: Experiment) -> Iterator[Fault]:
-    """A time where all methods are known to run in rounds; the user's own code may not."""
+    """A time where all methods are known to run in rounds; the user's own code may not. Or parts of no time."""
+    if experiment.evaluate_every_s is not None and experiment.duration_s is None:
+        yield Fault(
+            ("evaluate_every_s",), "found no duration_s: without it nodes are evaluated by steps, evaluate_every"
+        )
     entries = [*experiment.compare, *experiment.baselines]
     named = [experiment.algorithm, *(entry.algorithm for entry in entries if entry.algorithm is not None)]
     if experiment.duration_s is None or any(
