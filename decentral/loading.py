@@ -12,7 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from decentral.config import Experiment, KeyPath, Linear, OwnCode, Quadratics, Section
+from decentral.config import (
+    AsynchronousSection,
+    Experiment,
+    HubSection,
+    KeyPath,
+    Linear,
+    OwnCode,
+    Quadratics,
+    Section,
+)
 from decentral.document import Document, dotted
 from decentral.errors import ConfigError
 from decentral.faults import Fault, faults_in, refusal
@@ -98,6 +107,7 @@ def _contradictions(experiment: Experiment) -> Iterator[Fault]:
     yield from _repeated_seeds(experiment.seeds)
     yield from _empty_or_repeated_methods(experiment)
     yield from _shifts_of_nothing(experiment)
+    yield from _time_for_nobody(experiment)
     if not isinstance(experiment.data, Quadratics):
         return
     if experiment.partition is not None:
@@ -113,6 +123,26 @@ def _shifts_of_nothing(experiment: Experiment) -> Iterator[Fault]:
     strengths = {} if experiment.shift is None else experiment.shift.model_dump(exclude={"name", "test"})
     if strengths and not any(strengths.values()):
         yield Fault(("shift",), f"shifts nothing; required: at least one of {', '.join(strengths)} above 0")
+
+
+def _time_for_nobody(experiment: Experiment) -> Iterator[Fault]:
+    """A time where all methods are known to run in rounds; the user's own code may not. Or parts of no time."""
+    if experiment.evaluate_every_s is not None and experiment.duration_s is None:
+        yield Fault(
+            ("evaluate_every_s",), "found no duration_s: without it nodes are evaluated by steps, evaluate_every"
+        )
+    entries = [*experiment.compare, *experiment.baselines]
+    named = [experiment.algorithm, *(entry.algorithm for entry in entries if entry.algorithm is not None)]
+    if experiment.duration_s is None or any(
+        isinstance(each, AsynchronousSection | HubSection | OwnCode) for each in named
+    ):
+        return
+    keys = "duration_s" if experiment.evaluate_every_s is None else "duration_s and evaluate_every_s"
+    yield Fault(
+        ("duration_s",),
+        f"found {experiment.duration_s:g} s, but {experiment.algorithm.name} makes {experiment.rounds} rounds however "
+        f"long they take, as do all it is compared with; leave {keys} out, or take an asynchronous method, as swift",
+    )
 
 
 def _repeated_seeds(seeds: list[int]) -> Iterator[Fault]:

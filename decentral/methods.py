@@ -24,6 +24,7 @@ from decentral.config import (
     Section,
     SparseLoCo,
     Sparta,
+    Swift,
     TokenSection,
     Topology,
 )
@@ -116,6 +117,8 @@ def _described(method: ResolvedMethod) -> str:
     if isinstance(method.algorithm, DelayedDSGD):
         given = method.algorithm.model_dump(include={"of", "delay"}, exclude_defaults=True)
         words += [f"{key}={value}" for key, value in given.items()]
+    if isinstance(method.algorithm, Swift) and method.algorithm.weights != "topology":
+        words.append(method.algorithm.weights)
     if isinstance(method.algorithm, HubSection):
         given = method.algorithm.model_dump(exclude={"name", "importance"}, exclude_defaults=True)
         words += [str(value) if key in ("rule", "assign") else f"{key}={value}" for key, value in given.items()]

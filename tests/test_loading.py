@@ -109,6 +109,16 @@ def test_overrides_reach_the_experiment_and_later_ones_win() -> None:
             "data: quadratics\nmodel: cnn\nseeds: [1, 1]",
             "4:1: model.name: found quadratics with model 'cnn'; required: linear, or module:function (+1 more)",
         ),
+        (
+            "duration_s: 20\ncompare: [{algorithm: gradient-tracking}]",
+            "7:1: duration_s: found 20 s, but dsgd makes 100 rounds however long they take, as do all it is compared "
+            "with; leave duration_s out, or take an asynchronous method, as swift",
+        ),
+        (
+            "evaluate_every_s: 2\nduration_s: 20",
+            "8:1: duration_s: found 20 s, but dsgd makes 100 rounds however long they take, as do all it is compared "
+            "with; leave duration_s and evaluate_every_s out, or take an asynchronous method, as swift",
+        ),
     ],
 )
 def test_what_no_field_can_see_alone_is_refused(text: str, expected: str) -> None:
@@ -120,6 +130,9 @@ def test_what_no_field_can_see_alone_is_refused(text: str, expected: str) -> Non
     [
         "data: quadratics\nmodel: mine:net",
         "evaluate_every: 1000",
+        "duration_s: 20\ncompare: [{algorithm: swift}]",
+        "duration_s: 20\nbaselines: [{algorithm: async-sgd, topology: star}]",
+        "duration_s: 20\ncompare: [{algorithm: 'mine:Method'}]",
         "model: {name: linear, bias: no}",
         "partition: ",
         "nodes: 1e1",

@@ -58,6 +58,7 @@ class PairState(AsynchronousState):
 class ADPSGD(Asynchronous):
     mixing: ClassVar[Kind] = "symmetric"
     uses_weights: ClassVar[bool] = False
+    staleness_counts: ClassVar[str] = "a node's own steps until its request is answered"
 
     def init(self, x: Tensor, peer: Peer) -> PairState:
         return PairState(

@@ -31,16 +31,21 @@ class Algorithm(ABC):
     owns_step: ClassVar[bool] = False
     """Whether it takes the local step itself, of the local optimizer only learning rate and weight decay."""
 
-    uses_weights: ClassVar[bool] = True
-    """Whether anything depends on the mixing weights, beside who talks to whom."""
-
     survives: ClassVar[bool] = False
     """Whether its nodes go on when one of them dies, as `transport.survive` has it."""
 
     free_running: ClassVar[bool] = False
     """Whether nodes step at their own pace, and have no rounds in common: asynchronous methods."""
 
+    staleness_counts: ClassVar[str | None] = None
+    """What `staleness` counts, in words; None for methods that wait."""
+
     local: Local
+
+    @property
+    def uses_weights(self) -> bool:
+        """Whether anything depends on the mixing weights, beside who talks to whom."""
+        return True
 
     @property
     def starts_alike(self) -> bool:

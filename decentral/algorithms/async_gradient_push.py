@@ -50,6 +50,7 @@ class AsyncPushState(AsynchronousState):
 @dataclass(frozen=True, kw_only=True)
 class AsyncGradientPush(Asynchronous):
     mixing: ClassVar[Kind] = "column-stochastic"
+    staleness_counts: ClassVar[str] = "a node's own steps without anything from the neighbor"
 
     weigh: bool = True
 

@@ -45,6 +45,7 @@ class Asynchronous(Algorithm):
     """
 
     free_running: ClassVar[bool] = True
+    staleness_counts: ClassVar[str] = "a node's own steps since it came"
 
     max_delay: int | None = None
 

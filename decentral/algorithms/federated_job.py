@@ -21,8 +21,12 @@ class FederatedJob(Hub):
 
     async def work(self, state: HubState, peer: Peer) -> tuple[Tensor, Tensor | None]:
         loss, gradient = await peer.gradient(state.x)
-        state.local.step(gradient)
+        state.local.step(self.toward(gradient, state))
         return loss, self.result(state) if state.done + 1 == self.every else None
+
+    def toward(self, gradient: Tensor, state: HubState) -> Tensor:  # noqa: ARG002
+        """What a local step goes along, `(d,)`, of a gradient that may be overwritten."""
+        return gradient
 
     def result(self, state: HubState) -> Tensor:
         """What a node sends back: how far it has come from where the job began."""

@@ -107,6 +107,7 @@ class Hub(Asynchronous):
 
     mixing: ClassVar[Kind] = "symmetric"
     uses_weights: ClassVar[bool] = False
+    staleness_counts: ClassVar[str] = "changes of the hub's model since it handed the job out"
     looks_back: ClassVar[bool] = False
     """Whether the hub keeps, for each job, the model that it began with."""
     takes_all: ClassVar[bool] = False

@@ -15,22 +15,26 @@ With `memory` x_j' stays until a newer one comes; without, each counts once, so 
 copies of neighbors' models are kept.
 
 A node that steps twice as often averages twice as often, so that each of its steps lasts half as long: with `memory`
-all losses count alike in the long run, however fast their nodes are.
-The paper's choice of W for nodes that are expected to count unequally (its CCS) is not here.
+all losses count alike in the long run, however fast their nodes are, where W is symmetric. With `weights: ccs` W is
+made for a loss of node i that counts as p_i, its influence, and where p_i are the shares of all steps that nodes make,
+the mean of all models is kept in expectation too (`topology.influence`).
 
-    x_j'    state.known[j]
+    x_j'    state.known[j]    w_ij    coefficients, or the topology's    p_i    influence
 
-Reference: Bornstein, Rabbani, Wang, Bedi and Huang 2023 (ICLR, arXiv:2210.14026), Algorithm 1.
+Reference: Bornstein, Rabbani, Wang, Bedi and Huang 2023 (ICLR, arXiv:2210.14026), Algorithms 1 and 2.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from decentral.algorithms.asynchronous import Asynchronous, AsynchronousState
+from decentral.errors import ConfigError
 from decentral.peer import Arrival, Peer, weighted_sum
+from decentral.topology.influence import weights_by_influence
 from decentral.topology.lazy import refuse_changing
 from decentral.topology.topology import Topology
 
@@ -45,10 +49,26 @@ class SwiftState(AsynchronousState):
 class Swift(Asynchronous):
     every: int = 1  # tau
     memory: bool = True
+    weights: Literal["topology", "ccs"] = "topology"
+    influence: Sequence[float] = ()
+    coefficients: Sequence[Mapping[int, float]] = ()  # of each node, once it knows its graph
+
+    @property
+    def uses_weights(self) -> bool:
+        return self.weights == "topology"
 
     def suited(self, graph: Topology) -> tuple[Topology, str]:
         refuse_changing(graph, "an asynchronous method whose nodes push to all neighbors")
         return graph, ""
+
+    def on(self, graph: Topology) -> Self:
+        if self.weights == "topology":
+            if self.influence:
+                raise ConfigError("found influence, which the topology's weights know nothing of; add weights: ccs")
+            return self
+        if graph.schedule.kind != "symmetric":
+            raise ConfigError(f"found one-way links in {graph.name}; weights: ccs needs links in both directions")
+        return replace(self, coefficients=weights_by_influence(graph, self.influence))
 
     def init(self, x: Tensor, peer: Peer) -> SwiftState:
         local = self.local.bind(x, peer.layout)
@@ -85,7 +105,7 @@ class Swift(Asynchronous):
         state.known |= {sender: arrival.payload[0] for sender, arrival in arrivals.items()}
 
     def _average(self, state: SwiftState, peer: Peer) -> None:
-        weights = dict(peer.row().weights)
+        weights = dict(peer.row().weights if self.weights == "topology" else self.coefficients[peer.node])
         for neighbor in peer.row().sources:
             if neighbor in state.known:
                 state.used(peer.round - state.came[neighbor])

@@ -89,6 +89,7 @@ def plan(ready: "Prepared") -> dict[str, Any]:
         "bytes_per_round_busiest_node": bytes_per_round(ready, ready.busiest),
         "memory_bytes_busiest_node": memory_bytes(ready, ready.busiest),
         "control": foretold_of_control(ready),
+        "free_run": foretold_of_free_run(ready),
     }
 
 
@@ -123,8 +124,8 @@ def _print(document: dict[str, Any], ready: "list[Prepared]") -> None:
     out.print("\nat the busiest node:")
     out.print(table)
     for row in document["methods"]:
-        if row["control"] is not None:
-            out.print(f"{row['name']}: {row['control']}", markup=False)
+        for told in filter(None, (row["control"], row["free_run"])):
+            out.print(f"{row['name']}: {told}", markup=False)
     if document["prediction"] is not None:
         predicting.print_prediction(document["prediction"])
     if document["noise"] is not None:
@@ -146,6 +147,28 @@ def foretold_of_control(ready: "Prepared") -> str | None:
         f"to each neighbor, and {control.gossip.hops} times {16 * ready.nodes} bytes; further gossip steps come on top "
         f"as nodes part, up to {control.max_steps} a round, each a model to each neighbor but the first"
     )
+
+
+def foretold_of_free_run(ready: "Prepared") -> str | None:
+    """What a round's bytes are where nodes have no rounds in common; None of another method."""
+    from decentral.algorithms.ad_psgd import ADPSGD
+    from decentral.algorithms.hub import Hub
+    from decentral.algorithms.swift import Swift
+
+    algorithm = ready.algorithm
+    if algorithm is None or not algorithm.free_running:
+        return None
+    told = "the bytes are of a step of its own, where nodes are equally fast, nothing is lost and no link is too slow"
+    if isinstance(algorithm, Hub):
+        told += f"; a step of the hub is over with every {ready.nodes - 1} gradients that come"
+    if isinstance(algorithm, ADPSGD):
+        told += (
+            ": a request, and a reply to each that comes; fewer where an answer takes longer than a step, as slow "
+            "nodes' do, and half as many in a simulation whose nodes are exactly in step"
+        )
+    if isinstance(algorithm, Swift) and not algorithm.uses_weights:
+        told += "; it averages by weights of its own, made for the links: the eigenvalues above are not theirs"
+    return told
 
 
 def analysis_lines(analysis: "Analysis") -> list[str]:

@@ -1,5 +1,6 @@
 """`decentral speedup FILE`: every method of an experiment on real processes, compared with centralized training."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,10 @@ def speedup(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="On simulated nodes in this process: no seconds, and no DDP.")
     ] = False,
+    predict: Annotated[
+        bool,
+        typer.Option("--predict", help="Then simulate the same by the file's `clock:`, and compare the seconds."),
+    ] = False,
     tune: Tune = False,
     straggler: Stragglers = None,
     trace: Trace = False,
@@ -61,8 +66,10 @@ def speedup(
     loaded, more = load(file, overrides), words(traced) + (["--tune"] if tune else [])
     if tune:
         _check_tune(loaded)
+    if predict:
+        _check_predict(loaded, tune)
     if simulated:
-        asked = {"--nproc": nproc, "--netlab": netlab, "--trace": traced}
+        asked = {"--nproc": nproc, "--netlab": netlab, "--trace": traced, "--predict": predict or None}
         others = [option for option, value in asked.items() if value is not None]
         _simulated(file, loaded, overrides, out, json, tune, others)
         return
@@ -76,6 +83,8 @@ def speedup(
         ["speedup"], file, overrides, loaded, work, out=out, json=json, nproc=nproc, more=more, lab=hosts
     )
     if folder is not None:
+        if predict:
+            _predict(file, loaded, overrides, folder)
         conclude(folder, json)
         if traced and not json:
             stdout().print(f"traced; decentral trace merge {folder}/METHOD/seed-SEED")
@@ -89,6 +98,27 @@ def _check_tune(loaded: "Loaded") -> None:
     if launched() is None:
         with loaded.document.placing():
             trial_task(loaded.experiment)
+
+
+def _check_predict(loaded: "Loaded", tune: bool) -> None:
+    from decentral.measure.prediction import refuse_unpredictable
+
+    if tune:
+        raise ConfigError("--predict with --tune, whose rates would be chosen anew; tune first, then give the rates")
+    with loaded.document.placing():
+        refuse_unpredictable(loaded.experiment)
+
+
+def _predict(file: Path, loaded: "Loaded", overrides: list[str], folder: Path) -> None:
+    import torch
+
+    from decentral.cli import ranks
+    from decentral.measure.prediction import predict
+
+    torch.set_num_threads(loaded.experiment.threads)
+    with loaded.document.placing(), progress(loaded.experiment.rounds) as shown, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to warn of has been said
+        predict(loaded.experiment, folder, ranks.command("speedup", file, overrides, ["--simulated"]), shown)
 
 
 def _simulated(
@@ -122,12 +152,14 @@ def conclude(folder: Path, json: bool) -> None:
     """Write the report of a finished comparison, and print the table or the document."""
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.report import read_comparison, write_report
-    from decentral.measure.terminal_table import comparison_table
+    from decentral.measure.terminal_table import comparison_table, predicted_table
 
     page = write_report(folder)
     comparison = read_comparison(folder / DOCUMENT)
     if json:
         print_json(comparison.model_dump(mode="json") | {"report": str(page)})
         return
-    stdout().print(comparison_table(comparison))
+    stdout().print(comparison_table(comparison, stdout().width))
+    if (predicted := predicted_table(comparison)) is not None:
+        stdout().print("", predicted)
     stdout().print(f"report: {page}")

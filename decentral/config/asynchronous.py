@@ -35,6 +35,12 @@ class Swift(AsynchronousSection):
     """tau: average in every tau-th own step only."""
     memory: bool = True
     """Whether a neighbor's model counts until a newer one comes; else once, and no copies are kept."""
+    weights: Literal["topology", "ccs"] = "topology"
+    """Whose averaging weights: the topology's; or ccs, made for its links so that the losses of nodes count as their
+    influence says."""
+    influence: list[Annotated[float, Field(gt=0)]] = Field([])
+    """p_i of the nodes 0, 1, ... in proportion, for ccs; all the same unless given. Where they are the shares of all
+    steps that nodes make, the mean of all models is kept in expectation."""
 
 
 class AsyncGradientPush(AsynchronousSection):
@@ -42,7 +48,7 @@ class AsyncGradientPush(AsynchronousSection):
 
     name: Literal["async-gradient-push"]
     weigh: bool = True
-    """Whether a step counts by the node's weight, so that fast nodes, which have less, pull no harder; elseby 1."""
+    """Whether a step counts by the node's weight, so that fast nodes, which have less, pull no harder; else by 1."""
 
 
 class DelayedDSGD(Section):

@@ -122,6 +122,8 @@ class Clock(Section):
     """Of a message on any link, one way."""
     rate_bit_s: float | None = Field(1e9, gt=0)
     """Of each link in each direction, bits a second; null for no limit."""
+    node_rate_bit_s: float | None = Field(None, gt=0)
+    """Of each node's own connection in each direction, which all its links share; null for no limit but theirs."""
     links: list[LinkTime] = Field([])
     """Links that differ."""
     loss: float = Field(0.0, ge=0, le=0.9)

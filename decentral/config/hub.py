@@ -75,6 +75,8 @@ class FedAsync(BoundedHubSection):
     """Up to which delay hinge takes all of it."""
     hinge_slope: float = Field(10.0, ge=0)
     """How fast it takes less of it after that."""
+    proximal: float = Field(0.0, ge=0)
+    """rho: how strongly local steps are held to the model that the job began with, by rho/2 |x - x'|^2 in the loss."""
 
 
 class FedBuff(BoundedHubSection):

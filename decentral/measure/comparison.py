@@ -45,6 +45,8 @@ class FreeRun(Document):
     staleness: list[list[int]]
     """Of each node, how often it has used something that was 0, 1, 2, ... steps old, up to where there was any; the
     128th place counts all that was older."""
+    seconds: list[float] | None = None
+    """Each node's own, for its steps so far; null in older records."""
 
 
 class RestingToken(Document):
@@ -125,6 +127,14 @@ class Spread(Document):
     max: float | None
 
 
+class PaceSpread(Document):
+    """Steps per second of three nodes, each the median over the seeds."""
+
+    slowest: float
+    median: float
+    fastest: float
+
+
 class SeedResult(Document):
     """One run of one method."""
 
@@ -148,6 +158,11 @@ class SeedResult(Document):
     speedup_vs_ddp: float | None
     failure: str | None
     """Why the run ended early, such as a divergence; null when it went through."""
+    steps_per_second: list[float | None] | None = None
+    """Of each node over the whole run, the mean one's where the model walks; null for the dead, without a clock, where
+    the run failed, and in older documents."""
+    staleness: list[list[int]] | None = None
+    """Of each node over the whole run, as in `FreeRun`; null unless the method is asynchronous."""
 
 
 class Candidate(Document):
@@ -222,6 +237,15 @@ class MethodResult(Document):
     spread: dict[str, Spread]
     """For each of the plain numbers above."""
     per_seed: list[SeedResult]
+    pace: PaceSpread | None = None
+    """Null without a clock, where no run went through, and in older documents."""
+    staleness_counts: str | None = None
+    """What it counts, in words; null unless the method is asynchronous."""
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Of the median node."""
+        return None if self.pace is None else self.pace.median
 
 
 class TopologySummary(Document):
@@ -270,5 +294,10 @@ class Comparison(Document):
     """Null outside a network lab: whatever the machine has."""
     tuned: Tuned | None = None
     """Null where the learning rates are the file's."""
+    unequal: bool = False
+    """Whether nodes were made unequally fast: by stragglers, a clock or batches of several sizes."""
     topologies: dict[str, TopologySummary]
     methods: list[MethodResult]
+    predicted: list[MethodResult] | None = None
+    """The same methods in virtual time by the experiment's clock, DDP as all-reduce, with folders in
+    `predicted/`; null unless it was asked for."""

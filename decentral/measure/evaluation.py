@@ -101,7 +101,7 @@ class Evaluator:
             if self._records(models):
                 whole = whole or self._whole(average)
                 noted = {"control": control(notes)} if notes else {}
-                went = {"free_run": FreeRun(steps=free.steps, staleness=free.staleness)} if free else {}
+                went = {"free_run": FreeRun(**free._asdict())} if free else {}
                 row = self._evaluation(round, average, whole, nodes, living)
                 self._observe(row.model_copy(update=further | noted | went | {"tokens": tokens}))
             self._driver.gather({node: [0.0] for node in models}, patience_s)

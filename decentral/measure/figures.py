@@ -38,7 +38,7 @@ class Series:
     marker: str
     dashed: bool
     values: Mapping[str, Floats]
-    """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round."""
+    """Per quantity of `TITLES` (seeds, evaluations); NaN where a run had ended, columns aligned by round or number."""
     failed: tuple[bool, ...]
     """For each seed, whether the run ended early."""
 
@@ -47,7 +47,7 @@ TITLES = {
     "rounds": "rounds",
     "steps": "steps of all nodes (visits)",
     "bytes": "{unit} sent per node",
-    "seconds": "training time (wall seconds)",
+    "seconds": "training time (seconds)",
     "accuracy": "test accuracy",
     "error": "test error",
     "test_loss": "test loss",

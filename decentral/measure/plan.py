@@ -4,23 +4,46 @@ from dataclasses import fields, is_dataclass
 
 import torch
 
+from decentral.algorithms.ad_psgd import ADPSGD
 from decentral.algorithms.local import LocalOptimizer
 from decentral.measure import itinerary
 from decentral.measure.cost import Prediction, Setting, predict, predict_ddp
 from decentral.measure.prepared import DRY_ROUNDS, Prepared
 from decentral.transport.driver import all_reduce_bytes
+from decentral.transport.frames import HEADER_BYTES, payload_bytes
 
 WATCHED = 16
 """Nodes whose dry runs a prediction takes time for."""
 
+TURNS = 200
+"""Of a schedule, those that tell how often a node of a pair is asked."""
+
 
 def bytes_per_round(prepared: Prepared, node: int) -> float:
-    """Bytes that a node sends in a round, headers included: the mean over a dry run of up to 2000 rounds."""
+    """Bytes that a node sends in a round, headers included: the mean over a dry run of up to 2000 rounds.
+
+    Of an asynchronous method, in a step of its own, where nodes are equally fast.
+    """
     if prepared.algorithm is None:
         return float(all_reduce_bytes(prepared.meta(), prepared.nodes))
     if itinerary.walks(prepared):
         return itinerary.bytes_per_round(prepared)[node]
+    if isinstance(prepared.algorithm, ADPSGD):
+        return _bytes_of_pairs(prepared.algorithm, prepared, node)
     return prepared.dry_run(node).bytes_sent / min(prepared.pace.rounds, DRY_ROUNDS)
+
+
+def _bytes_of_pairs(algorithm: ADPSGD, prepared: Prepared, node: int) -> float:
+    """Bytes of a request and of the replies that a node gives, in the mean, where each node asks in every step: a
+    neighbor with k of its own asks it in every k-th."""
+    topology = prepared.topology
+    assert topology is not None
+    request, reply = (HEADER_BYTES + payload_bytes(kind) for kind in algorithm.kinds(prepared.meta()))
+    turns = min(topology.schedule.period or TURNS, TURNS)
+    rows = [topology.row(node, turn) for turn in range(turns)]
+    asks = sum(1 for row in rows if row.to)
+    asked = sum(1 / len(topology.row(j, turn).to) for turn, row in enumerate(rows) for j in row.sources)
+    return (asks * request + asked * reply) / turns
 
 
 def predicted(prepared: Prepared, setting: Setting) -> Prediction:

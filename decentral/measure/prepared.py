@@ -91,6 +91,11 @@ class Prepared:
         """gamma, given or found, of a method that has one."""
         return getattr(self.algorithm, "consensus_step", None)
 
+    @property
+    def steps_per_round(self) -> int | None:
+        """Of all nodes together; None for DDP."""
+        return None if self.algorithm is None else self.algorithm.steps_per_round(self.nodes)
+
     def straggling(self, node: int) -> Straggling | None:
         """How slow a real process's node is made; None where it is as fast as it can be."""
         return straggling(self.stragglers, self.least_gradient_s, node, self.nodes, self.task.seed)
@@ -160,10 +165,6 @@ def prepare(
     space = Space(shared.parameters, shared.dtype, shared.layout)
     algorithm = (steps or ConsensusSteps()).tuned(algorithm, topology, space)
     diagnostics = frozenset(experiment.diagnostics)
-    if experiment.evaluate_every_s is not None and experiment.duration_s is None:
-        raise ConfigError(
-            "found no duration_s: without it nodes are evaluated by steps, evaluate_every", ("evaluate_every_s",)
-        )
     if (clock := with_stragglers(experiment.clock, experiment.stragglers)) is not None:
         virtual_time(clock, experiment.nodes, seed, experiment.folder)
     ready = Prepared(
@@ -181,10 +182,15 @@ def prepare(
         tuple(experiment.stragglers),
         experiment.least_gradient_s,
     )
-    ready.straggling(0)  # which finds what is wrong with any of them
-    if algorithm is not None and not is_own(method):  # which may need numbers
-        algorithm.init(ready.meta(), ready.peer(0))  # it knows whether its options suit so many parameters
+    _check_stragglers_and_parameters(ready)
     return ready
+
+
+def _check_stragglers_and_parameters(ready: Prepared) -> None:
+    """Some faults show only where all is there: those of any straggler, and options that do not suit the model."""
+    ready.straggling(0)
+    if ready.algorithm is not None and not is_own(ready.method):  # which may need numbers
+        ready.algorithm.init(ready.meta(), ready.peer(0))
 
 
 def _graphs(

@@ -18,6 +18,8 @@ from decentral.measure import tables
 from decentral.measure.atomic import write_atomically
 from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult
 from decentral.measure.figures import DRAWN_EDGES, DRAWN_NODES, TITLES, Series, curves_svg, topology_svg
+from decentral.measure.pace_section import pace_section
+from decentral.measure.prediction_table import prediction_table
 from decentral.measure.repulsion import repulsions
 from decentral.measure.tables import printable
 from decentral.measure.tuning_table import tuning_lines, tuning_table
@@ -123,12 +125,15 @@ def _every_series(folder: Path, comparison: Comparison) -> list[Series]:
 
 def _series(folder: Path, method: MethodResult, color: str, marker: str) -> Series:
     runs = [_evaluations_of(folder, run) for run in method.per_seed]
-    column = {turn: k for k, turn in enumerate(sorted({one.round for run in runs for one in run}))}
+    # In free runs `round` is a mean, another one for each seed: there the evaluations of one number belong together.
+    is_free = any(one.free_run for run in runs for one in run)
+    turns = [[k if is_free else one.round for k, one in enumerate(run)] for run in runs]
+    column = {turn: k for k, turn in enumerate(sorted({turn for each in turns for turn in each}))}
     values = {key: np.full((len(runs), len(column)), np.nan) for key in TITLES}
     for seed, run in enumerate(runs):
-        for evaluation in run:
+        for turn, evaluation in zip(turns[seed], run, strict=True):
             for key, number in _measured(evaluation, method.steps_per_round).items():
-                values[key][seed, column[evaluation.round]] = math.nan if number is None else number
+                values[key][seed, column[turn]] = math.nan if number is None else number
     failed = tuple(run.failure is not None for run in method.per_seed)
     return Series(printable(method.name), color, marker, method.baseline, values, failed)
 
@@ -210,7 +215,9 @@ def _without_target(comparison: Comparison) -> str:
         return f"{opening}, and no run went through."
     best, method = (max if column.better == "higher" else min)(known, key=lambda pair: pair[0])
     name = f"the centralized baseline {printable(method.name)}" if method.baseline else printable(method.name)
-    return f"{opening}; after {comparison.rounds:,} rounds {name} ended best, with {_score(comparison, best)}."
+    is_free = any(method.staleness_counts for method in comparison.methods)
+    when = "at the end of all runs" if is_free else f"after {comparison.rounds:,} rounds"
+    return f"{opening}; {when} {name} was best, with {_score(comparison, best)}."
 
 
 def _page(comparison: Comparison, series: list[Series]) -> str:
@@ -221,11 +228,13 @@ def _page(comparison: Comparison, series: list[Series]) -> str:
         failed=[failed for one in series for failed in one.failed],
         columns=tables.columns(comparison),
         rows=list(zip(tables.rows(comparison), series, strict=True)),
-        caption=tables.caption(comparison),
+        caption=" ".join([tables.caption(comparison), *tables.notes(comparison)]),
+        prediction=prediction_table(comparison),
         tuning=tuning_table(comparison),
         tuning_lines=tuning_lines(comparison),
         curves=_curves(comparison, series),
         between=_between(series),
+        pace=pace_section(comparison, series),
         repulsions=repulsions(comparison, series),
         graphs=_graphs(comparison),
         target=_target(comparison),

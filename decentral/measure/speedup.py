@@ -17,6 +17,7 @@ from decentral.measure.comparison import DOCUMENT, Clock, Comparison, Evaluation
 from decentral.measure.consensus_steps import kept_in
 from decentral.measure.evaluation import Observe
 from decentral.measure.holdings import holdings
+from decentral.measure.pace import is_unequal, without_paces
 from decentral.measure.prepared import Prepared, own_method, prepare_all, refuse_unsimulated
 from decentral.measure.record import (
     Metrics,
@@ -86,17 +87,23 @@ def compare(
 
 
 def compare_simulated(
-    experiment: Experiment, folder: Path, command: str, progress: Progress, tuning: bool = False
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    tuning: bool = False,
+    candidates: Sequence[ResolvedMethod] | None = None,
 ) -> Comparison:
     """Run every method but DDP at every seed in the lockstep simulator, and write the document into the folder.
 
     Args:
         tuning: whether each method's learning rate is first chosen from the experiment's grid.
+        candidates: the methods; the experiment's unless given.
 
     Raises:
         ConfigError: bad input, found before the first run of its seed.
     """
-    steps, clock, chosen = kept_in(folder), clock_of(experiment), Chosen(simulated(methods(experiment)))
+    steps, clock, chosen = kept_in(folder), clock_of(experiment), Chosen(candidates or simulated(methods(experiment)))
     if tuning:
         chosen = tune(experiment, simulated(methods(untuned(experiment))), folder, simulate, steps, progress)
 
@@ -169,7 +176,8 @@ def run_alone(
 
 def written_after(folder: Path, experiment: Experiment, command: str, ready: Prepared) -> Comparison:
     """The document of a run whose nodes are gone, written where the one that recorded died before it did."""
-    result = seed_result(ready.task.seed, ".", rows_in(folder / METRICS), experiment.target, None)
+    rows, steps = rows_in(folder / METRICS), ready.steps_per_round
+    result = seed_result(ready.task.seed, ".", rows, experiment.target, None, steps)
     return written(folder, experiment, command, "wall", [ready], {ready.label: [result]}, writes=True)
 
 
@@ -268,7 +276,8 @@ def recorded(
     except DivergedError as error:
         diverged = error
     failure = str(diverged) if diverged else None
-    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure), diverged
+    steps = ready.steps_per_round
+    return seed_result(ready.task.seed, name, metrics.rows, experiment.target, failure, steps), diverged
 
 
 def written(
@@ -289,8 +298,10 @@ def written(
 
     def result(one: Prepared) -> MethodResult:
         runs = with_speedups(results[one.label], runs_of("allreduce"), runs_of("ddp"))
-        steps = None if one.algorithm is None else one.algorithm.steps_per_round(one.nodes)
-        return method_result(one.method, runs, one.consensus_step, tunings.get(one.label), steps)
+        runs = runs if clock != "none" else without_paces(runs)
+        counts = one.algorithm.staleness_counts if one.algorithm else None
+        steps, tuning = one.steps_per_round, tunings.get(one.label)
+        return method_result(one.method, runs, one.consensus_step, tuning, steps, counts)
 
     graphs = {topology_key(one.method): one.graph for one in ready if one.graph is not None}
     first, tunings = ready[0].task, chosen.tunings if chosen else {}
@@ -307,6 +318,7 @@ def written(
         versions={**versions(), **first.data.versions},
         network=network() if clock == "wall" else None,
         tuned=chosen and chosen.tuned,
+        unequal=is_unequal(experiment, clock),
         topologies={key: summary_of(topology) for key, topology in graphs.items()},
         methods=[result(one) for one in ready],
     )

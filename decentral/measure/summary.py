@@ -5,6 +5,7 @@ from statistics import median
 
 from decentral.config import SASRRW, Algorithm, Hierarchical
 from decentral.measure.comparison import Evaluation, MethodResult, Repelled, SeedResult, Spread, Tuning
+from decentral.measure.pace import pace_of, paces
 from decentral.methods import ResolvedMethod, schedule_words
 
 MEASURES = (
@@ -22,9 +23,18 @@ MEASURES = (
 
 
 def seed_result(
-    seed: int, folder: str, rows: Sequence[Evaluation], target: float | None, failure: str | None
+    seed: int,
+    folder: str,
+    rows: Sequence[Evaluation],
+    target: float | None,
+    failure: str | None,
+    steps_per_round: int | None = None,
 ) -> SeedResult:
-    """What one run came to; a run that failed came to nothing."""
+    """What one run came to; a run that failed came to nothing.
+
+    Args:
+        steps_per_round: of all nodes together; one each unless given.
+    """
     last = rows[-1] if rows and failure is None else None
     reached = next((row for row in rows if _reaches(row, target)), None) if last else None
     return SeedResult(
@@ -42,6 +52,8 @@ def seed_result(
         speedup_vs_allreduce=None,
         speedup_vs_ddp=None,
         failure=failure,
+        steps_per_second=paces(last, steps_per_round) if last else None,
+        staleness=last.free_run.staleness if last and last.free_run else None,
     )
 
 
@@ -77,6 +89,7 @@ def method_result(
     consensus_step: float | None = None,
     tuning: Tuning | None = None,
     steps_per_round: int | None = None,
+    staleness_counts: str | None = None,
 ) -> MethodResult:
     """A method over all its seeds: medians, with their spread."""
     spread = {name: _spread([getattr(run, name) for run in runs], name) for name in MEASURES}
@@ -91,6 +104,8 @@ def method_result(
         repelled=_repelled(method.algorithm),
         spread=spread,
         per_seed=list(runs),
+        pace=pace_of(runs),
+        staleness_counts=staleness_counts,
         **{name: spread[name].median for name in MEASURES},
     )
 

@@ -50,6 +50,10 @@ def in_times(value: float) -> tuple[str, str]:
     return f"{value:.2f}" if value < 9.995 else f"{value:,.1f}", "x"
 
 
+def in_rate(value: float) -> tuple[str, str]:
+    return (f"{value:.3g}" if 0 < value < 0.0995 else in_seconds(value)[0]), ""
+
+
 def said(quantity: Quantity, value: float | None, missing: str = NONE) -> str:
     """A value with its unit, such as `12.3 MB`, or `missing` where there is none."""
     return missing if value is None else "".join(quantity(value))
@@ -90,13 +94,18 @@ class Column:
     key: str
     title: str
     quantity: Quantity
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] | None
+    """None where neither is what one would want."""
     missing: str = NONE
+    under: Callable[[MethodResult], str] | None = None
+    """What stands under a median, where that is not what the seeds range over."""
+    note: str = ""
+    """A sentence for the caption."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A median over the seeds, and under it what the seeds range over."""
+    """A median over the seeds, and under it what the seeds range over, or what the column has there."""
 
     text: str
     spread: str
@@ -136,10 +145,32 @@ WHOLE_RUN = [
 NEEDS_A_CLOCK = {"seconds_to_target", "speedup_vs_allreduce", "speedup_vs_ddp", "seconds"}
 
 
+def of_all_nodes(method: MethodResult) -> str:
+    """`0.50 – 4.97`: steps per second of the slowest node and of the fastest; empty where that is the same."""
+    return "" if method.pace is None else ranged(in_rate, [method.pace.slowest, method.pace.fastest])
+
+
+PACE = Column(
+    "steps_per_second",
+    "Steps per second",
+    in_rate,
+    None,
+    under=of_all_nodes,
+    note="Steps per second are the median node's, and under them the slowest's and the fastest's.",
+)
+
+
 def columns(comparison: Comparison) -> list[Column]:
-    """What this comparison can say: costs to the target if there is one, times if there was a clock."""
+    """What this comparison can say: costs to the target if it has one, times if it had a clock, paces if unequal."""
     every = SCORES[comparison.score] + (WHOLE_RUN if comparison.target is None else TO_TARGET)
-    return [column for column in every if comparison.clock != "none" or column.key not in NEEDS_A_CLOCK]
+    told = [column for column in every if comparison.clock != "none" or column.key not in NEEDS_A_CLOCK]
+    return told + ([PACE] if has_paces(comparison) else [])
+
+
+def has_paces(comparison: Comparison) -> bool:
+    """Whether the nodes were made unequally fast, or some method lets each go on at its own pace."""
+    unequal = comparison.unequal or any(method.staleness_counts for method in comparison.methods)
+    return unequal and any(method.pace is not None for method in comparison.methods)
 
 
 def ordered(comparison: Comparison) -> list[MethodResult]:
@@ -228,10 +259,15 @@ def caption(comparison: Comparison) -> str:
     return f"Median of {seeds} seeds; under it what they range over, and how many have no number."
 
 
+def notes(comparison: Comparison) -> list[str]:
+    """What the caption says of single columns."""
+    return [column.note for column in columns(comparison) if column.note]
+
+
 def _best(methods: list[MethodResult], column: Column) -> float | None:
     """The value that wins a column; none where nobody is ahead of anybody."""
     known = [found for method in methods if (found := value(method, column)) is not None]
-    if len(set(known)) < 2:
+    if len(set(known)) < 2 or column.better is None:
         return None
     return max(known) if column.better == "higher" else min(known)
 
@@ -245,5 +281,5 @@ def _row(method: MethodResult, shown: list[Column], bests: list[float | None]) -
 def _cell(method: MethodResult, column: Column, best: float | None) -> Cell:
     found = value(method, column)
     missing = verdict(method) if column.key.startswith(("final_", "worst_")) else column.missing
-    spread = ranged(column.quantity, seeds_of(method, column), missing)
-    return Cell(said(column.quantity, found, missing), spread, found is not None and found == best)
+    under = column.under(method) if column.under else ranged(column.quantity, seeds_of(method, column), missing)
+    return Cell(said(column.quantity, found, missing), under, found is not None and found == best)

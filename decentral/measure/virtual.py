@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 from decentral import config
@@ -51,7 +52,7 @@ def virtual_time(
     slowed: dict[int, list[Slowed]] = {}
     for index, each in enumerate(section.stragglers):
         spells = spells_of(each, nodes, seed, each.path or (*section.path, "stragglers", index))
-        slowed.setdefault(each.node, []).append(Slowed(spells, each.slowdown or float("inf")))
+        slowed.setdefault(each.node, []).append(Slowed(spells, each.slowdown or inf))
     away: dict[int, list[Away]] = {}
     for index, crash in enumerate(section.crashes):
         spells = spells_of(crash, nodes, seed, (*section.path, "crashes", index))
@@ -64,6 +65,7 @@ def virtual_time(
         slowed=slowed,
         away=away,
         draws=lambda i, j: stream(seed, i, f"losses to {j}"),
+        node_bytes_s=inf if section.node_rate_bit_s is None else section.node_rate_bit_s / 8,
         log=log,
         recorded=_recorded(section, nodes, place),
     )

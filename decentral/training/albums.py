@@ -23,6 +23,7 @@ class FreeSteps(NamedTuple):
 
     steps: list[int]
     staleness: list[list[int]]
+    seconds: list[float]
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,12 @@ class Albums:
     def _together(self, kept: Mapping[int, Kept]) -> FreeSteps:
         """How far all nodes had come, those of other processes too."""
         padded = {
-            node: [float(one.steps), *map(float, one.staleness), *[0.0] * (OLDEST - len(one.staleness))]
+            node: [one.seconds, one.steps, *one.staleness, *[0.0] * (OLDEST - len(one.staleness))]
             for node, one in kept.items()
         }
-        rows = [[int(number) for number in row] for row in self.driver.gather(padded)]
-        return FreeSteps([row[0] for row in rows], [_trimmed(row[1:]) for row in rows])
+        rows = self.driver.gather(padded)
+        histograms = [_trimmed([int(count) for count in row[2:]]) for row in rows]
+        return FreeSteps([int(row[1]) for row in rows], histograms, [row[0] for row in rows])
 
     def _exchanged(self, node: int, buffers: Sequence[Tensor]) -> list[Tensor]:
         """Put a module's buffers in place; those that were there."""

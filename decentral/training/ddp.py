@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -52,6 +53,8 @@ def train_ddp(
     torch.manual_seed(batches.integer_seed("forward"))  # dropout draws from torch's one generator
     with ddp_group(world, epoch):
         model = DistributedDataParallel(module)
+        if straggling is not None:
+            model.register_comm_hook(straggling, _sent_late)
         optimizer = local.factory(model.parameters(), **local.options)
         seconds = 0.0
         unchecked = Unchecked(on_gpu=task.device.type == "cuda")
@@ -67,6 +70,15 @@ def train_ddp(
             seconds += perf_counter() - began
             if pace.is_due(round):
                 measure(round + 1, seconds, {node: flat(module)}, {node: loss.detach()})
+
+
+def _sent_late(
+    straggling: Straggling,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """What DDP does with a bucket of gradients, when it would be there on a rank that is slow."""
+    straggling.reached()
+    return allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
 
 def ordinary_step(model: nn.Module, optimizer: Optimizer, batches: Batches, loss_of: LossOf) -> Tensor:

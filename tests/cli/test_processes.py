@@ -174,10 +174,13 @@ def test_a_method_that_diverges_is_told_and_the_others_go_on(small: Path) -> Non
 def test_speedup_compares_a_users_graph_with_both_baselines(small: Path) -> None:
     (small.parent / "pair.edgelist").write_text("0 1\n")
     overrides = ("-s", "nodes=2", "-s", "topology=pair.edgelist", "-s", "partition=iid", "-s", "seeds=[0, 1]")
+    overrides += ("--predict", "-s", "clock={gradient_s: 0.001}", "--straggler", "node=1,slowdown=2")
     code, out, err = finished(small.parent, "speedup", small.name, *overrides, "--out", "run", "--json")
     assert code == 0, err
     document = json.loads(out)
     assert [method["name"] for method in document["methods"]] == ["dsgd pair", "allreduce", "ddp"]
+    assert [method["algorithm"] for method in document["predicted"]] == ["dsgd", "allreduce", "allreduce"]
+    assert all(method["seconds"] > 0 for method in document["predicted"])
     for method in document["methods"]:
         assert set(method) >= RESULT_KEYS
         assert method["final_accuracy"] > 0.5

@@ -113,11 +113,21 @@ def test_a_comparison_on_simulated_nodes(decentral: Command, small: Path) -> Non
     assert one == all_
 
 
-@pytest.mark.parametrize("option", ["--nproc=4", "--trace", "--netlab=4"])
+@pytest.mark.parametrize("option", ["--nproc=4", "--trace", "--netlab=4", "--predict"])
 def test_a_simulated_comparison_starts_no_processes(decentral: Command, small: Path, option: str) -> None:
-    result = decentral("speedup", str(small), "--simulated", option)
+    result = decentral("speedup", str(small), "--simulated", option, "-s", "clock={gradient_s: 0.1}")
     assert result.code == 2
     assert result.line.startswith(f"{option.partition('=')[0]} with --simulated")
+
+
+def test_a_prediction_needs_a_clock_and_rates_that_are_chosen(decentral: Command, small: Path) -> None:
+    result = decentral("speedup", str(small), "--nproc", "4", "--predict")
+    assert result.code == 2
+    assert "found no clock: section" in result.line
+    tuned = ("--tune", "-s", "tune={lr: [0.1, 0.2]}", "-s", "clock={gradient_s: 0.1}")
+    result = decentral("speedup", str(small), "--nproc", "4", "--predict", *tuned)
+    assert result.code == 2
+    assert result.line.startswith("--predict with --tune")
 
 
 def test_a_users_graph_outside_the_repository(decentral: Command, small: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from decentral.algorithms import ASYNCHRONOUS_METHODS
 from decentral.measure.run import simulate
 from tests.contract.test_experiment import prepared
 
@@ -35,8 +36,9 @@ def main() -> None:
     speeds = [0.1 if node % 10 == 0 else 0.01 for node in range(asked.nodes)]
     clock = {"gradient_s": speeds, "varies": {"name": "log-normal"}, "log": True}
     run = {"nodes": asked.nodes, "rounds": asked.steps, "evaluate_every": asked.steps}
-    timed = {"clock": clock, "duration_s": 0.01 * asked.steps, "evaluate_every_s": 0.01 * asked.steps}
+    span = {"duration_s": 0.01 * asked.steps, "evaluate_every_s": 0.01 * asked.steps}
     for algorithm in asked.algorithm:
+        timed = {"clock": clock} | (span if algorithm in ASYNCHRONOUS_METHODS else {})
         with TemporaryDirectory() as folder:
             ready, _ = prepared(Path(folder), EXPERIMENT, run, timed, {"algorithm": algorithm})
             seen: list[Any] = []

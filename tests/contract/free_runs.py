@@ -100,6 +100,7 @@ def play_freely(
     starving: int = 1000,
 ) -> tuple[Steps, FreeInTime]:
     """Run all nodes, node i from row i of `starts: (n, d)`."""
+    algorithm = algorithm.on(topology)
     peers = [peer_at(topology, node, LAYOUTS["one block"]) for node in range(topology.nodes)]
     states = [algorithm.init(torch.from_numpy(np.array(starts[peer.node])), peer) for peer in peers]
     run = Steps(algorithm, peers, states, rounds, duration_s)

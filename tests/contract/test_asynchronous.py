@@ -2,27 +2,32 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import pi, sin
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from decentral.algorithms import ALGORITHMS, ASYNCHRONOUS_METHODS
 from decentral.algorithms.asynchronous import Asynchronous
 from decentral.errors import ConfigError
 from decentral.seeding import stream
+from decentral.topology.influence import shares, weights_by_influence
+from decentral.topology.mixing import MixingMatrix
+from decentral.topology.schedule import StaticSchedule
 from decentral.topology.topology import Topology
-from decentral.transport.clock import ExchangesInTime, Recorded, VirtualTime, Wire
+from decentral.transport.clock import Away, ExchangesInTime, Recorded, Spells, VirtualTime, Wire
 from decentral.transport.lockstep import LockstepDriver
-from tests.contract.free_runs import even, logged, play_freely
+from tests.contract.free_runs import Steps, even, logged, play_freely
 from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, Quadratics, alone, flat, graph, pushing
 from tests.contract.runs import play, sgd, simulate
-from tests.topology.topologies import named
+from tests.topology.topologies import named, one_way_ring
 
 MOMENTUM = {"momentum": 0.5, "weight_decay": 0.1}
 
@@ -41,6 +46,14 @@ def matchings() -> Topology:
     return named("ring", 8, schedule="matchings")
 
 
+def by_influence(topology: Topology) -> Topology:
+    """The same links with weights for nodes that count alike."""
+    rows = np.zeros((topology.nodes, topology.nodes))
+    for node, weights in enumerate(weights_by_influence(topology, ())):
+        rows[node, list(weights)] = list(weights.values())
+    return replace(topology, schedule=StaticSchedule(MixingMatrix(csr_array(rows))))
+
+
 SIBLINGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], Callable[[], Topology]]] = {
     "swift": ("swift", {}, "dsgd", {"order": "adapt-while-communicate"}, lambda: graph("ring-9")),
     "swift on unequal degrees": ("swift", {}, "dsgd", {"order": "adapt-while-communicate"}, lambda: graph("tree-7")),
@@ -50,6 +63,13 @@ SIBLINGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], Callable[[],
         "dsgd",
         {"order": "adapt-while-communicate", "every": 3},
         lambda: graph("ring-8"),
+    ),
+    "swift by influence": (
+        "swift",
+        {"weights": "ccs"},
+        "dsgd",
+        {"order": "adapt-while-communicate"},
+        lambda: by_influence(graph("social-15")),
     ),
     "swift without memory": ("swift", {"memory": False}, "delayed-dsgd", {"delay": 0}, lambda: graph("ring-8")),
     "ad-psgd": ("ad-psgd", {}, "dsgd", {"order": "adapt-while-communicate"}, matchings),
@@ -114,31 +134,61 @@ CONSERVING: dict[str, dict[str, Any]] = {
     "async-gradient-push": {},
     "async-gradient-push max_delay": {"max_delay": 1},
 }
-SCHEDULES = st.fixed_dictionaries(
-    {
-        "which": st.sampled_from([*CONSERVING]),
-        "seed": st.integers(0, 2**20),
-        "loss": st.sampled_from([0.0, 0.2, 0.6]),
-        "slow": st.sampled_from([None, 0, 3]),
-        "spread": st.sampled_from([0.0, 0.3, 1.5]),
-        "rounds": st.integers(1, 10),
-    }
-)
+AVERAGING: dict[str, dict[str, Any]] = {
+    "swift": {},
+    "swift max_delay": {"max_delay": 1},
+    "swift every 2": {"every": 2, "max_delay": 3},
+    "swift by influence": {"weights": "ccs", "influence": [*range(1, 10)]},
+    "swift without memory": {"memory": False},
+    "swift without memory, max_delay": {"memory": False, "max_delay": 2},
+}
+TIMES = {
+    "seed": st.integers(0, 2**20),
+    "loss": st.sampled_from([0.0, 0.2, 0.6]),
+    "slow": st.sampled_from([None, 0, 3]),
+    "spread": st.sampled_from([0.0, 0.3, 1.5]),
+    "rounds": st.integers(1, 10),
+}
+SCHEDULES = st.fixed_dictionaries({"which": st.sampled_from([*CONSERVING]), **TIMES})
+DOWN = {"down": st.sampled_from([None, "own", "neighbor"])}
+AVERAGED = st.fixed_dictionaries({"which": st.sampled_from([*AVERAGING]), **DOWN, **TIMES})
+
+
+def gossiped(which: str, topology: Topology, starts: Matrix, time: VirtualTime, rounds: int, *, is_up: bool) -> Steps:
+    """Nothing but gossip: who is stuck, uses what is too old or the same twice is an error already."""
+    (timed, events), nodes = logged(time), topology.nodes
+    algorithm = method(which.split()[0], **{**CONSERVING, **AVERAGING}[which])
+    run, _ = play_freely(algorithm, topology, flat(nodes), starts, timed, rounds=rounds)
+    assert run.made == [rounds] * nodes
+    if algorithm.max_delay is not None:
+        assert max(len(algorithm.staleness(state)) for state in run.states) <= algorithm.max_delay + 1
+    if is_up:  # else it begins the step that is lost once more
+        check_each_is_taken_once(events.getvalue())
+    return run
 
 
 def check_schedule(which: str, rounds: int, **schedule: Any) -> None:
-    """Nothing but gossip, so whatever changes the sum of all models is an error: a message lost, or applied twice."""
-    name = which.split()[0]
-    topology = pushing(graph("tree-7"))[0] if name == "async-gradient-push" else graph("ring-9")
+    """Whatever changes the sum of all models is an error: a message lost, or applied twice."""
+    topology = pushing(graph("tree-7"))[0] if which.startswith("async-gradient-push") else graph("ring-9")
     nodes = topology.nodes
     starts = np.random.default_rng(schedule["seed"]).standard_normal((nodes, DIMENSION))
-    time, events = logged(uneven(nodes=nodes, **schedule))
-    run, _ = play_freely(method(name, **CONSERVING[which]), topology, flat(nodes), starts, time, rounds=rounds)
-    assert run.made == [rounds] * nodes
+    run = gossiped(which, topology, starts, uneven(nodes=nodes, **schedule), rounds, is_up=True)
     weights = np.array([getattr(state, "weight", torch.ones(())).item() for state in run.states])[:, None]
     assert weights.sum() == pytest.approx(nodes, rel=1e-12)
     np.testing.assert_allclose((weights * run.final).sum(0), starts.sum(0), rtol=0, atol=1e-11 * nodes)
-    check_each_is_taken_once(events.getvalue())
+
+
+def check_averages(which: str, rounds: int, down: Literal["own", "neighbor"] | None, **schedule: Any) -> None:
+    """All that a node ever has is a mean of what all began with; one may be down meanwhile."""
+    starts = 5 + np.random.default_rng(schedule["seed"]).standard_normal((9, DIMENSION))  # weight that is lost shows
+    time = uneven(nodes=9, **schedule)
+    if down is not None:
+        time.away = {2: [Away(Spells([1.5, 4.0]), down)]}
+        time.__post_init__()
+    run = gossiped(which, graph("ring-9"), starts, time, rounds, is_up=down is None)
+    models = np.stack([model.numpy() for models in run.models for model in models])
+    assert (models >= starts.min(0) - 1e-12).all()
+    assert (models <= starts.max(0) + 1e-12).all()
 
 
 def check_each_is_taken_once(text: str) -> None:
@@ -151,18 +201,36 @@ def check_each_is_taken_once(text: str) -> None:
             newest[edge] = step
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def orders(examples: int) -> settings:
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(orders(50), derandomize=True)
 @given(SCHEDULES)
 def test_no_order_of_events_stops_it_or_loses_any_mass(schedule: dict[str, Any]) -> None:
     check_schedule(**schedule)
 
 
+@settings(orders(30), derandomize=True)
+@given(AVERAGED)
+def test_no_order_of_events_stops_it_or_leads_out_of_what_all_began_with(schedule: dict[str, Any]) -> None:
+    check_averages(**schedule)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@orders(2000)
 @given(SCHEDULES)
-def test_none_of_many_orders_does(schedule: dict[str, Any]) -> None:
+def test_none_of_many_orders_stops_it_or_loses_any_mass(schedule: dict[str, Any]) -> None:
     check_schedule(**schedule)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@orders(2000)
+@given(AVERAGED)
+def test_none_of_many_orders_stops_it_or_leads_out_of_what_all_began_with(schedule: dict[str, Any]) -> None:
+    check_averages(**schedule)
 
 
 def test_pairs_that_average_agree_and_keep_the_sum() -> None:
@@ -307,3 +375,30 @@ def test_who_pulls_harder_for_stepping_more_often() -> None:
     assert abs(shares["async-gradient-push"]) < 0.15, shares
     assert shares["ad-psgd"] > 0.6, shares
     assert shares["async-gradient-push by 1"] > 0.6, shares
+
+
+@pytest.mark.parametrize("seconds", [[1.0, 1.0, 1.0, 1.0], [1.0, 5.0, 1.0, 3.0]])
+def test_losses_count_by_influence_however_fast_their_nodes_are(seconds: list[float]) -> None:
+    """On a path, whose degrees are not equal. Without influence the model would end where all count alike."""
+    influence, problem = [4.0, 1.0, 1.0, 2.0], Quadratics.isotropic(4, 1.0)
+    wanted = shares(influence, 4) @ problem.b
+    algorithm = method("swift", lr=0.01, weights="ccs", influence=influence)
+    time = VirtualTime([*seconds], lambda i, j: Wire())
+    run, _ = play_freely(algorithm, graph("path-4"), problem.answers(), common_start(4), time, duration_s=1000.0)
+    off = np.linalg.norm(run.final.mean(0) - wanted) / np.linalg.norm(problem.optimum - wanted)
+    assert off < 0.1
+
+
+REFUSED: dict[str, tuple[dict[str, Any], Callable[[], Topology], str]] = {
+    "influence of no use": ({"influence": [1.0] * 8}, lambda: graph("ring-8"), "found influence, .* add weights: ccs"),
+    "too few": ({"weights": "ccs", "influence": [1.0] * 7}, lambda: graph("ring-8"), "found 7 numbers of influence"),
+    "one-way links": ({"weights": "ccs"}, lambda: one_way_ring(8), "found one-way links in .*; weights: ccs needs"),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_weights_that_cannot_be_made_are_refused(which: str) -> None:
+    options, made, told = REFUSED[which]
+    algorithm = method("swift", **options)
+    with pytest.raises(ConfigError, match=told):
+        algorithm.on(algorithm.suited(made())[0])

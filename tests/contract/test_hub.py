@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from tests.contract.oracle import Matrix
 from tests.contract.problems import DIMENSION, Quadratics, graph, shipped
 from tests.contract.ranks import on_ranks
 from tests.contract.runs import play, sgd, simulate
-from tests.contract.test_asynchronous import uneven
+from tests.contract.test_asynchronous import orders, uneven
 
 LR, DECAY = 0.03, 0.1
 
@@ -62,6 +62,7 @@ class Case:
     change: oracle.Change
     settings: Mapping[str, Any]
     local_steps: int = 0
+    proximal: float = 0.0
 
 
 def stepped(factor: Callable[[int], float]) -> oracle.Change:
@@ -111,6 +112,12 @@ CASES: dict[str, dict[str, Callable[[], Case]]] = {
             settings={"every": 1, "weigh": "hinge", "mix": 0.5, "hinge_after": 2, "hinge_slope": 2.0},
             local_steps=1,
         ),
+        "proximal": lambda: Case(
+            change=lambda x, y, start, s: x + 0.6 * (1 + s) ** -0.5 * (y - x),
+            settings={"every": 4, "proximal": 2.5},
+            local_steps=4,
+            proximal=2.5,
+        ),
     },
     "fedbuff": {
         "one by one": lambda: Case(
@@ -136,8 +143,9 @@ def test_it_is_the_loop_over_events(name: str, which: str) -> None:
     def work(node: int, x: oracle.Vector) -> oracle.Vector:
         if not case.local_steps:
             return problem.A[node] @ (x - problem.b[node])
+        start = x
         for _ in range(case.local_steps):
-            x = x - LR * (problem.A[node] @ (x - problem.b[node]) + DECAY * x)
+            x = x - LR * (problem.A[node] @ (x - problem.b[node]) + DECAY * x + case.proximal * (x - start))
         return x
 
     job_s = [steps * each + 2 * way for each, way in zip(seconds, latency_s, strict=True)]
@@ -338,7 +346,7 @@ EVERYONE: dict[str, dict[str, Any]] = {
     "async-sgd shuffled bounded": {"assign": "shuffled", "max_delay": 5},
     "ringmaster": {"drop_after": 2},
     "dc-asgd": {"adaptive": True},
-    "fedasync": {"every": 2},
+    "fedasync": {"every": 2, "proximal": 0.5},
     "fedbuff": {"every": 2, "buffer": 3, "max_delay": 2},
     "fedbuff random": {"every": 1, "buffer": 4, "assign": "random", "wait_for": 2},
     "fedfix": {"every": 2, "every_s": 1.7},
@@ -355,25 +363,36 @@ SCHEDULES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def check_schedule(which: str, rounds: int, down: int | None, **schedule: Any) -> None:
+    """Every node makes its steps, whatever is lost and whoever is down meanwhile, and each job comes back once."""
+    algorithm, time = method(which.split()[0], **EVERYONE[which]), uneven(nodes=7, **schedule)
+    if down is not None:
+        time.away = {down: [Away(Spells([1.5, 4.0]), "own")]}
+        time.__post_init__()
+    run = serve(algorithm, Quadratics.draw(7), time, rounds=rounds)
+    assert run.made == [rounds] * 7, which
+    hub = run.states[0]
+    assert {*hub.gone} == {*range(1, 7)}, which
+    half_done = [node for node in range(1, 7) if run.states[node].done > 0]
+    assert [node for node, jobs in hub.jobs.items() for _ in jobs] == half_done, which
+    assert bool(half_done) == (rounds % algorithm.every > 0), which
+    assert hub.computed == 6 * (rounds // algorithm.every) * algorithm.every, which
+    assert algorithm.max_delay is None or len(delays(run)) <= algorithm.max_delay + 1
+
+
+@settings(orders(8), derandomize=True)
 @given(SCHEDULES, st.integers(1, 7))
 def test_no_order_of_events_stops_it(schedule: dict[str, Any], rounds: int) -> None:
-    """Every node makes its steps, whatever is lost and whoever is down meanwhile, and each job comes back once."""
-    down = schedule.pop("down")
-    for which, options in EVERYONE.items():
-        algorithm, time = method(which.split()[0], **options), uneven(nodes=7, **schedule)
-        if down is not None:
-            time.away = {down: [Away(Spells([1.5, 4.0]), "own")]}
-            time.__post_init__()
-        run = serve(algorithm, Quadratics.draw(7), time, rounds=rounds)
-        assert run.made == [rounds] * 7, which
-        hub = run.states[0]
-        assert {*hub.gone} == {*range(1, 7)}, which
-        half_done = [node for node in range(1, 7) if run.states[node].done > 0]
-        assert [node for node, jobs in hub.jobs.items() for _ in jobs] == half_done, which
-        assert bool(half_done) == (rounds % algorithm.every > 0), which
-        assert hub.computed == 6 * (rounds // algorithm.every) * algorithm.every, which
-        assert algorithm.max_delay is None or len(delays(run)) <= algorithm.max_delay + 1
+    for which in EVERYONE:
+        check_schedule(which, rounds, **schedule)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@orders(2000)
+@given(st.sampled_from([*EVERYONE]), SCHEDULES, st.integers(1, 7))
+def test_none_of_many_orders_stops_it(which: str, schedule: dict[str, Any], rounds: int) -> None:
+    check_schedule(which, rounds, **schedule)
 
 
 def test_the_averaged_model_is_the_hubs() -> None:

@@ -41,7 +41,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "ad-psgd": {"algorithm": "ad-psgd", "model": "resumed_code:normed"},
     "ad-psgd bounded, for a time": {"algorithm": {"name": "ad-psgd", "max_delay": 0}, **TIME},
     "async-gradient-push": {"algorithm": "async-gradient-push", "topology": "star"},
-    "async-gradient-push bounded": {"algorithm": {"name": "async-gradient-push", "max_delay": 1}},
+    "async-gradient-push bounded": {
+        "algorithm": {"name": "async-gradient-push", "max_delay": 1},
+        "clock": {**CLOCK, "node_rate_bit_s": 3e5},
+    },
     "async-gradient-push down": {"algorithm": "async-gradient-push", "clock": {**CLOCK, **DOWN}},
     "swift down, for a time": {"algorithm": "swift", "clock": {**CLOCK, **DOWN}, **TIME, "duration_s": 7.0},
     "ad-psgd, one down for ever": {

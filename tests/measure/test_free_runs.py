@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from decentral.cli.explain import foretold_of_free_run
 from decentral.errors import ConfigError
 from decentral.loading import load
 from decentral.measure.comparison import Evaluation
@@ -178,6 +179,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"topology": "directed_exponential", "algorithm": "ad-psgd", "nodes": 8, "clock": {"gradient_s": 1.0}},
         "needs one that is symmetric",
     ),
+    "weights beside those by influence": (
+        {"topology": {"name": "ring", "weights": "uniform"}, "algorithm": {"name": "swift", "weights": "ccs"}},
+        "swift uses no mixing weights: leave weights out",
+    ),
+    "influence for too few": (
+        {"algorithm": {"name": "swift", "weights": "ccs", "influence": [1, 2]}},
+        "found 2 numbers of influence; required: one for each of the 4 nodes",
+    ),
+    "no influence at all": (
+        {"algorithm": {"name": "swift", "weights": "ccs", "influence": [1, 2, 0, 1]}},
+        "influence.2",
+    ),
 }
 
 
@@ -193,15 +206,40 @@ def test_loops_of_rounds_are_refused() -> None:
         algorithm_named("swift", sgd(0.1))
 
 
-@pytest.mark.parametrize("algorithm", EVERYONE)
+@pytest.mark.parametrize("algorithm", ["swift", "async-gradient-push"])
 def test_bytes_are_foretold_for_nodes_that_are_equally_fast(algorithm: str, tmp_path: Path) -> None:
-    """Of pairs a request a step, which is right where two are alone and all of theirs cross."""
     alike: dict[str, Any] = {"clock": {"gradient_s": 0.125, "latency_s": 0.0}, "rounds": 6}
     alike |= {"duration_s": None, "evaluate_every_s": None}
-    nodes = {"nodes": 2} if algorithm == "ad-psgd" else {}
-    ready, _ = prepared(tmp_path, DIGITS, SWIFT, alike, {"algorithm": algorithm}, nodes)
+    ready, _ = prepared(tmp_path, DIGITS, SWIFT, alike, {"algorithm": algorithm})
     _, seen = ran(ready)
     assert seen[-1].bytes_sent[0] == 6 * bytes_per_round(ready, 0)
+
+
+@pytest.mark.parametrize(
+    "topology", ["ring", "star", {"name": "tree", "branching": 3}, {"name": "ring", "schedule": "matchings"}]
+)
+def test_bytes_of_pairs_are_foretold_in_the_mean(topology: Any, tmp_path: Path) -> None:
+    """Nodes are nearly equally fast, which spreads their steps over time. A node of degree k is asked by each of its
+    neighbors as often as that chooses it: the hub of a star by all in each step, and it answers all."""
+    times = {"gradient_s": [0.125 * 1.001**node for node in range(6)], "latency_s": 0.0}
+    spread = {"clock": times, "nodes": 6, "rounds": 400, "evaluate_every": 400, "diagnostics": []}
+    spread |= {"duration_s": None, "evaluate_every_s": None, "model": "linear", "optimizer": {"lr": 0.01}}
+    ready, _ = prepared(tmp_path, DIGITS, SWIFT, spread, {"algorithm": "ad-psgd", "topology": topology})
+    _, seen = ran(ready)
+    foretold = [400 * bytes_per_round(ready, node) for node in range(6)]
+    assert sum(seen[-1].bytes_sent) == pytest.approx(sum(foretold), rel=0.02)
+    assert seen[-1].bytes_sent == pytest.approx(foretold, rel=0.08)
+
+
+def test_what_foretold_bytes_are_of_is_said(tmp_path: Path) -> None:
+    def told(**changed: Any) -> str:
+        return foretold_of_free_run(prepared(tmp_path, DIGITS, SWIFT, changed)[0]) or "nothing"
+
+    assert told(algorithm="dsgd", duration_s=None, evaluate_every_s=None) == "nothing"
+    assert told().startswith("the bytes are of a step of its own")
+    assert "a reply to each that comes" in told(algorithm="ad-psgd")
+    assert "the eigenvalues above are not theirs" in told(algorithm={"name": "swift", "weights": "ccs"})
+    assert "over with every 3 gradients" in told(algorithm="async-sgd", topology="star", partition="iid")
 
 
 def test_virtual_time_is_drawn_from_the_runs_seed(tmp_path: Path) -> None:

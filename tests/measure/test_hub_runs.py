@@ -81,6 +81,19 @@ def test_bytes_are_foretold_for_nodes_that_are_equally_fast(tmp_path: Path) -> N
     assert memory_bytes(ready, 0)["model"] == 4 * ready.task.parameters
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_bytes_of_every_method_are_foretold(name: str, tmp_path: Path) -> None:
+    """All but equally fast, behind links that take some time. Jobs of 5 gradients: of 40, one more is handed out."""
+    clock = {"gradient_s": [1.0, 0.1, 0.099, 0.101, 0.1], "latency_s": 0.001}
+    even: dict[str, Any] = {"clock": clock, "duration_s": None, "evaluate_every_s": None, "rounds": 200}
+    even |= {"evaluate_every": 200, "diagnostics": [], "model": "linear", "optimizer": {"lr": 0.01}}
+    ready, _ = prepared(tmp_path, DIGITS, HUB, even, {"algorithm": {"name": name, **METHODS[name]}})
+    seen: list[Evaluation] = []
+    simulate(ready, seen.append)
+    foretold = [200 * bytes_per_round(ready, node) for node in range(5)]
+    assert seen[-1].bytes_sent == pytest.approx(foretold, rel=0.03)
+
+
 def test_where_nodes_hold_different_data_what_favors_fast_ones_is_warned_of(tmp_path: Path) -> None:
     skewed = {"partition": {"name": "dirichlet", "alpha": 0.5}}
     warned = {

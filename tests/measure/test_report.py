@@ -18,9 +18,17 @@ import pytest
 from rich.console import Console
 
 from decentral.errors import ConfigError
-from decentral.measure.comparison import DOCUMENT, Comparison, Evaluation, MethodResult, SeedResult, TopologySummary
+from decentral.measure.comparison import (
+    DOCUMENT,
+    Comparison,
+    Evaluation,
+    FreeRun,
+    MethodResult,
+    SeedResult,
+    TopologySummary,
+)
 from decentral.measure.figures import topology_svg
-from decentral.measure.report import read_run, summary, write_report
+from decentral.measure.report import _every_series, read_comparison, read_run, summary, write_report
 from decentral.measure.summary import method_result, seed_result, with_speedups
 from decentral.measure.tables import in_bytes, in_seconds, plain_rows, rows, said
 from decentral.measure.terminal_table import comparison_table
@@ -175,7 +183,7 @@ def test_page_and_terminal_say_every_number(case: str, tmp_path: Path) -> None:
 
 def printed(comparison: Comparison, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, width))
     return console.export_text()
 
 
@@ -199,6 +207,18 @@ def test_what_was_measured_between_nodes_is_drawn_and_nothing_else(tmp_path: Pat
     section = page[page.index('id="between"') : page.index('id="graphs"')]
     assert re.findall(r"<h3>(.*?)</h3>", section) == ["Heterogeneity ζ²", "Disagreement"]
     assert section.count("<svg") == 2
+
+
+def test_the_seeds_of_free_runs_are_drawn_together_though_their_mean_steps_differ(tmp_path: Path) -> None:
+    """Aligned by these, each evaluation stood alone, and of three seeds that is fewer than half: no curve was drawn."""
+    write_comparison(tmp_path, [GOSSIP[0]])
+    for seed, metrics in enumerate(sorted(tmp_path.glob("*/metrics.jsonl"))):
+        went = FreeRun(steps=[1] * 16, staleness=[[]] * 16)
+        rows = [row.model_copy(update={"round": row.round + seed, "free_run": went}) for row in read_run(metrics)]
+        metrics.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    (drawn,) = _every_series(tmp_path, read_comparison(tmp_path / DOCUMENT))
+    assert drawn.values["rounds"].shape == (3, 31)
+    assert drawn.values["rounds"][:, 1].tolist() == [10, 11, 12]
 
 
 def test_users_strings_stay_text(tmp_path: Path) -> None:

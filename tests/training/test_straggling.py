@@ -75,3 +75,28 @@ def test_what_a_step_of_ddp_waits_for_others_is_not_its_own_slowness(time: Time)
     with node.step():  # it waited for one that is slower still
         time.work(1.0, waits_s=7.0)
     assert time.now_s - began_s == pytest.approx(3.0 + 8.0)
+
+
+def test_what_others_wait_for_in_a_step_of_ddp_is_late_too(time: Time) -> None:
+    """Its gradients come as late as they would if the rank computed that slowly, the least time shared out evenly."""
+    node, began_s = Straggling([Slowed(ALWAYS, 3.0)], least_s=0.0), time.now_s
+    with node.step():
+        time.work(1.0)
+        node.reached()
+        assert time.now_s - began_s == pytest.approx(3.0)
+        time.work(0.5, waits_s=4.0)
+        node.reached()
+    assert time.now_s - began_s == pytest.approx(7.5), "it waited for longer than it is slow"
+
+    node, paused_s = Straggling([], least_s=1.0), []
+    for _ in range(2):
+        began_s = time.now_s
+        with node.step():
+            time.work(0.1)
+            node.reached()
+            paused_s.append(time.now_s - began_s)
+            time.work(0.1)
+        assert time.now_s - began_s == pytest.approx(1.0)
+    assert paused_s == pytest.approx([0.1, 0.5]), "from the second step on it is known how long a step works"
+    node.reached()  # outside of a step nothing is late
+    assert time.now_s - began_s == pytest.approx(1.0)

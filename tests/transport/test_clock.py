@@ -56,6 +56,23 @@ def test_letters_come_in_the_order_of_virtual_time_and_queue_on_their_link() -> 
     assert driver.bytes_sent == {0: 0, 1: FRAME, 2: 2 * FRAME}
 
 
+def test_a_nodes_own_connection_is_shared_by_its_links() -> None:
+    """Nodes 0 and 3 send to 1 and 2: each sends one message after the other, and each takes in one after the other."""
+    time = VirtualTime([0.0] * 4, lambda i, j: Wire(0.5), node_bytes_s=FRAME / 2.0)
+    assert [time.transfer(0, to, FRAME, 1.0).arrivals_s for to in (1, 2)] == [(3.5,), (5.5,)]
+    assert [time.transfer(3, to, FRAME, 1.0).arrivals_s for to in (1, 2)] == [(5.5,), (7.5,)]
+    assert time.transfer(1, 0, FRAME, 1.0).arrivals_s == (3.5,), "what it takes in does not hold up what it sends"
+    assert time.all_reduce_s([0, 1, 2, 3], FRAME) == 6 * (0.5 + 0.5)
+
+
+def test_a_link_may_be_slower_than_the_connections_at_its_ends() -> None:
+    wires = {(0, 1): Wire(0.0, FRAME / 4.0)}
+    time = VirtualTime([0.0] * 3, lambda i, j: wires.get((i, j), Wire()), node_bytes_s=FRAME / 2.0)
+    assert time.transfer(0, 1, FRAME, 0.0).arrivals_s == (4.0,)
+    assert time.transfer(0, 2, FRAME, 0.0).arrivals_s == (6.0,), "after the one before"
+    assert time.all_reduce_s([0, 1], FRAME) == 2 * 2.0
+
+
 def test_when_a_letter_comes_is_when_it_is_answered() -> None:
     time = VirtualTime([1.0, 1.0], lambda i, j: Wire(0.5, FRAME / 2.0))
     driver = in_time(time)

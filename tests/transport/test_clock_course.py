@@ -18,7 +18,9 @@ from tests.contract.test_cuts import in_segments
 def drawn(log: EventLog | None = None) -> VirtualTime:
     wire = Wire(latency_s=0.5, bytes_s=100.0, loss=0.5, retransmit_s=2.0)
     factors = {node: iter(default_rng(node).exponential(size=99).tolist()) for node in range(2)}
-    return VirtualTime([1.0, 3.0], lambda i, j: wire, factors, draws=lambda i, j: default_rng(10 + i), log=log)
+    return VirtualTime(
+        [1.0, 3.0], lambda i, j: wire, factors, draws=lambda i, j: default_rng(10 + i), node_bytes_s=50.0, log=log
+    )
 
 
 def test_links_draws_and_numbers_go_on() -> None:

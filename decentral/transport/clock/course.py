@@ -19,5 +19,7 @@ class NodeCourse:
 
     gradients: int  # begun
     links: dict[int, LinkCourse]  # by receiver
+    up_s: float  # from when on its connection sends the next
+    down_s: float  # when that has taken in the last
     is_down: bool
     logged: int  # length of the event log

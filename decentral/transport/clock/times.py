@@ -43,6 +43,8 @@ class VirtualTime:
         slowed: of nodes that are slower at times.
         away: of nodes that are down at times.
         draws: of a link, what decides which of its messages are lost.
+        node_bytes_s: of each node's own connection, in each direction, which all its links share; it sends one message
+            after the other, and takes in one after the other.
         log: where all times are written.
         recorded: the log of an earlier run, from which they are taken in place of the above.
         now_s: each node's own time.
@@ -54,10 +56,13 @@ class VirtualTime:
     slowed: Mapping[int, Sequence[Slowed]] = field(default_factory=dict)
     away: Mapping[int, Sequence[Away]] = field(default_factory=dict)
     draws: Callable[[int, int], Random] | None = None
+    node_bytes_s: float = inf
     log: EventLog | None = None
     recorded: Recorded | None = None
     now_s: list[float] = field(init=False)
     _free_s: dict[tuple[int, int], float] = field(default_factory=dict)  # from when on each link is free
+    _up_s: dict[int, float] = field(default_factory=dict)  # from when on a node's connection sends the next
+    _down_s: dict[int, float] = field(default_factory=dict)  # and when it has taken in the last
     _random: dict[tuple[int, int], Random] = field(default_factory=dict)
     _drawn: dict[tuple[int, int], int] = field(default_factory=dict)  # for each link
     _sent: dict[tuple[int, int], int] = field(default_factory=dict)  # messages over each link
@@ -128,9 +133,25 @@ class VirtualTime:
             at_s = back_s(at_s, sending)
         if wire.loss:
             return self._until_acknowledged(edge, wire, nbytes, at_s)
-        sent_s = at_s + nbytes / wire.bytes_s
-        came_s = sent_s + wire.latency_s
+        sent_s = self._sent_s(edge, wire, nbytes, at_s)
+        came_s = self._came_s(edge, wire, nbytes, sent_s)
         return Transfer((back_s(came_s, receiving) if receiving else came_s,), sent_s, 1)
+
+    def _sent_s(self, edge: tuple[int, int], wire: Wire, nbytes: int, at_s: float) -> float:
+        """When the last of a message has left its sender, which has first to send what was before."""
+        if self.node_bytes_s == inf:
+            return at_s + nbytes / wire.bytes_s
+        sent_s = max(at_s, self._up_s.get(edge[0], 0.0)) + nbytes / min(wire.bytes_s, self.node_bytes_s)
+        self._up_s[edge[0]] = sent_s
+        return sent_s
+
+    def _came_s(self, edge: tuple[int, int], wire: Wire, nbytes: int, sent_s: float) -> float:
+        """When it is there: as it is sent, unless the receiver has still to take in others."""
+        came_s = sent_s + wire.latency_s
+        if self.node_bytes_s < inf:
+            came_s = max(came_s, self._down_s.get(edge[1], 0.0) + nbytes / self.node_bytes_s)
+            self._down_s[edge[1]] = came_s
+        return came_s
 
     def _until_acknowledged(self, edge: tuple[int, int], wire: Wire, nbytes: int, at_s: float) -> Transfer:
         """Stop and wait: the link takes nothing else before the acknowledgment is back."""
@@ -138,8 +159,8 @@ class VirtualTime:
         arrivals, tries = [], 0
         while True:
             tries += 1
-            sent_s = at_s + nbytes / wire.bytes_s
-            came_s = sent_s + wire.latency_s
+            sent_s = self._sent_s(edge, wire, nbytes, at_s)
+            came_s = self._came_s(edge, wire, nbytes, sent_s)
             if self._draw(edge) >= wire.loss and back_s(came_s, receiving) == came_s:
                 arrivals.append(came_s)
                 heard_s = came_s + wire.latency_s
@@ -167,7 +188,9 @@ class VirtualTime:
             links[edge[0]][edge[1]] = link
         logged = 0 if self.log is None else self.log.length()
         return {
-            node: NodeCourse(gradients, links[node], node in down, logged)
+            node: NodeCourse(
+                gradients, links[node], self._up_s.get(node, 0.0), self._down_s.get(node, 0.0), node in down, logged
+            )
             for node, gradients in enumerate(self._gradients)
         }
 
@@ -182,6 +205,7 @@ class VirtualTime:
                 self._gradients[node] += 1
                 if self.recorded is None and node in self.factors:
                     next(self.factors[node])
+            self._up_s[node], self._down_s[node] = course.up_s, course.down_s
             for receiver, link in course.links.items():
                 edge = node, receiver
                 self._sent[edge], self._free_s[edge] = link.sent, link.free_s
@@ -191,7 +215,10 @@ class VirtualTime:
             self.log.cut_back(next(iter(courses.values())).logged)
 
     def all_reduce_s(self, among: Sequence[int], nbytes: int) -> float:
-        """Of a ring all-reduce: 2 (n-1) hops of an n-th of it, each as long as the slowest link on the ring takes."""
+        """Of a ring all-reduce: 2 (n-1) hops of an n-th of it, each as long as the slowest link on the ring takes.
+
+        A node sends to one neighbor on the ring, so that its own connection is not shared.
+        """
         ring = [self.wire(i, j) for i, j in zip(among, [*among[1:], among[0]], strict=True)]
-        hop_s = max(wire.latency_s + nbytes / len(among) / wire.bytes_s for wire in ring)
+        hop_s = max(wire.latency_s + nbytes / len(among) / min(wire.bytes_s, self.node_bytes_s) for wire in ring)
         return 2 * (len(among) - 1) * hop_s
