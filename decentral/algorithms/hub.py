@@ -32,12 +32,15 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from decentral.algorithms.asynchronous import Asynchronous, AsynchronousState
+from decentral.algorithms.asynchronous import Asynchronous
+from decentral.algorithms.hub_state import HubState, Job, Result
 from decentral.errors import ConfigError
-from decentral.peer import Letter, Payload, Peer
+from decentral.peer import Letter, Peer
 from decentral.seeding import turn_stream
 from decentral.topology.stochastic import Kind
 from decentral.topology.topology import Topology
+
+__all__ = ["HUB", "REFUSED", "Hub", "HubState", "Result"]
 
 HUB = 0
 REFUSED = 1
@@ -45,54 +48,6 @@ REFUSED = 1
 
 Its mark is 1 where it keeps the job instead, since it is in the midst of it, and would go on with it after a cut.
 """
-
-
-@dataclass(slots=True)
-class Job:
-    changes: int  # k' when it was handed out
-    start: Tensor | None  # (d,) x then, for methods that look at it again
-
-
-@dataclass(slots=True, eq=False)
-class Result:
-    """What has come back."""
-
-    node: int
-    job: Job
-    vector: Tensor  # (d,)
-
-    def delay(self, state: "HubState") -> int:
-        """tau."""
-        return state.changes - self.job.changes
-
-
-@dataclass(slots=True)
-class HubState(AsynchronousState):
-    """The upper part is the hub's, the lower one that of the others."""
-
-    changes: int
-    computed: int  # gradients that were computed for it
-    handed_out: int
-    jobs: dict[int, list[Job]]  # of each node, in the order in which it does them
-    held: list[Result]
-    free: list[int]  # the nodes of jobs that came back, for each of which there is to be another
-    gone: list[int]  # nodes that have made their steps
-    order: list[int]  # nodes that are to come, where they are shuffled
-    begins: bool  # whether jobs are to be handed out that no other has made room for
-
-    done: int  # gradients of the job that is under way; -1 without one
-    start: Tensor  # (d,) what that began with
-    loss: Tensor  # (1,) the last minibatch's; at the hub, the last that came
-
-    mark: Tensor  # (1,) all that a refusal says
-
-    def kinds(self) -> tuple[Payload, ...]:
-        """A letter of each kind, for its shapes: a vector, with the loss of those that come back; and a refusal."""
-        return (self.x, self.loss), (self.mark,)
-
-    def out(self) -> list[int]:
-        """k' of all jobs that have not come back."""
-        return [job.changes for jobs in self.jobs.values() for job in jobs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +180,7 @@ class Hub(Asynchronous):
         """Who gets the first jobs, or after a cut those that were given back at it."""
         state.begins = False
         state.jobs = state.jobs or {node: [] for node in range(1, peer.nodes)}
-        held = [] if self.takes_all else [result.node for result in state.held]
-        busy = [node for node, jobs in state.jobs.items() for _ in jobs] + state.free + held
+        busy = state.busy(held=not self.takes_all)
         missing, idle = self.jobs_out(peer) - len(busy), [node for node in state.jobs if node not in busy]
         if missing == len(idle):
             return idle
