@@ -76,14 +76,21 @@ class AllThrough:
         counts: of this node.
         patience_s: how long the others may take for their steps.
         timeout_s: how long everything that follows may take.
+        wake: called once they have, or never will, since the node may wait for what nobody sends any more.
     """
 
     def __init__(
-        self, node: int, gather: Gather, counts: Callable[[], Counts], patience_s: float, timeout_s: float
+        self,
+        node: int,
+        gather: Gather,
+        counts: Callable[[], Counts],
+        patience_s: float,
+        timeout_s: float,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._is_over = Event()
         self._error: BrokenLinkError | None = None
-        self._gather, self._counts = gather, counts
+        self._gather, self._counts, self._wake = gather, counts, wake
         self._patience_s, self._timeout_s = patience_s, timeout_s
         Thread(target=self._wait, name=f"all-through-{node}", daemon=True).start()
 
@@ -97,6 +104,7 @@ class AllThrough:
             self._error = error
         finally:
             self._is_over.set()
+            self._wake()
 
     def _totals(self, patience_s: float) -> Counts:
         own = torch.tensor(self._counts(), dtype=torch.float64)
@@ -139,8 +147,13 @@ class Waits:
 
     def end(self) -> None:
         """All is through: what nobody has looked at goes, before anyone sends more."""
-        self._letters.is_waiting = False
+        self._letters.rest()
         self._pushes.drop()
+
+    def wake(self) -> None:
+        """Let a node that waits look whether it still should."""
+        self._letters.wake()
+        self._pushes.wake()
 
     def receive(self, asked: Receive) -> Letter | None:
         """A letter; raises TimeOverError as `poll` does."""

@@ -84,7 +84,9 @@ class Inbox:
 
     def __init__(self, node: int, links: Mapping[int, Link], size: int) -> None:
         self._size = size
-        self._came: Queue[Came] = Queue()  # a SimpleQueue may wait for ever when a short timeout passes within its get
+        self._came: Queue[Came | None] = (
+            Queue()
+        )  # a SimpleQueue may wait for ever when a short timeout passes within its get
         self.broken: set[int] = set()
         """Neighbors whose link has broken, whether or not anybody has asked for what came before."""
         self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
@@ -95,8 +97,19 @@ class Inbox:
             self.broken.add(came.neighbor)
         self._came.put(came)
 
+    def wake(self) -> None:
+        """Let whoever waits in `next` go on."""
+        self._came.put(None)
+
+    def rest(self) -> None:
+        """Where nothing is under way: nobody need be woken any more."""
+        came = [self._came.get() for _ in range(self._came.qsize())]
+        for one in came:
+            if one is not None:  # that a link is broken
+                self._came.put(one)
+
     def next(self, deadline: float) -> Came | None:
-        """What comes next; None where nothing does until the deadline, a time of `monotonic`."""
+        """What comes next; None where nothing does until the deadline, a time of `monotonic`, or until it is woken."""
         nap_s = NAPS_S[0]
         while True:
             if (came := self._poll()) is not None:
@@ -125,8 +138,8 @@ class Inbox:
 
     def drain(self, deadline: float) -> None:
         """Read on until all links have ended, or the deadline has passed."""
-        while self._polled and self.next(deadline) is not None:
-            pass
+        while self._polled and monotonic() < deadline:
+            self.next(deadline)
         self._readers.join(deadline)
 
 

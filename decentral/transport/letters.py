@@ -127,6 +127,17 @@ class Letters:
             while self.receive(Receive(self._kinds, wait=False)) is not None:
                 pass
 
+    def wake(self) -> None:
+        """Let a node that waits look whether it still should."""
+        if self._inbox is not None:
+            self._inbox.wake()
+
+    def rest(self) -> None:
+        """The node waits for nothing, and nothing is under way."""
+        self.is_waiting = False
+        if self._inbox is not None:
+            self._inbox.rest()
+
     @property
     def used(self) -> bool:
         """Whether the node has sent or waited for a letter."""

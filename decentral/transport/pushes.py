@@ -180,6 +180,11 @@ class Pushes:
                 )
             mailbox.wait(min(LOOKS_S, most_s - waited_s))
 
+    def wake(self) -> None:
+        """Let a node that waits look whether it still should."""
+        if self._open is not None:
+            self._open.mailbox.ring()
+
     def drop(self) -> None:
         """What has come goes, and the node waits for nothing."""
         self._waits = False

@@ -153,8 +153,8 @@ class RankDriver(Driver):
 
     def _serve(self, run: FreeRun) -> None:
         patience_s = self._timeout_s + SLOWEST * self._now_s()
-        counts = self._waits.counts
-        through = AllThrough(self._node, self._everyone.gather, counts, patience_s, self._timeout_s)
+        gather, waits = self._everyone.gather, self._waits
+        through = AllThrough(self._node, gather, waits.counts, patience_s, self._timeout_s, waits.wake)
         self._waits.until(through)
         with suppress(TimeOverError):
             self._performed(run.serve(self._node), through.is_over)
