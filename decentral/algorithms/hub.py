@@ -150,8 +150,10 @@ class Hub(Asynchronous):
 
     async def serve(self, state: HubState, peer: Peer) -> Tensor:
         kinds = state.kinds()
-        while peer.node == HUB:
-            await self._listen(state, peer)
+        if peer.node == HUB:
+            await self._begin(state, peer)  # others may have steps to make where the hub has none
+            while True:
+                await self._listen(state, peer)
         if state.done >= 0:
             await peer.send(HUB, (torch.ones_like(state.mark),), kinds)
         while True:
@@ -169,16 +171,19 @@ class Hub(Asynchronous):
 
     async def _lead(self, state: HubState, peer: Peer) -> Tensor:
         others = peer.nodes - 1
-        if state.begins:
-            for to in self._first(state, peer):
-                await self._hand_out(state, peer, to)
+        await self._begin(state, peer)
         while state.computed < (peer.round + 1) * others and len(state.gone) < others:
             await self._listen(state, peer)
         return state.loss[0].clone()
 
+    async def _begin(self, state: HubState, peer: Peer) -> None:
+        """Hand out the first jobs, or after a cut those that were given back at it."""
+        if state.begins:
+            state.begins = False
+            for to in self._first(state, peer):
+                await self._hand_out(state, peer, to)
+
     def _first(self, state: HubState, peer: Peer) -> list[int]:
-        """Who gets the first jobs, or after a cut those that were given back at it."""
-        state.begins = False
         state.jobs = state.jobs or {node: [] for node in range(1, peer.nodes)}
         busy = state.busy(held=not self.takes_all)
         missing, idle = self.jobs_out(peer) - len(busy), [node for node in state.jobs if node not in busy]

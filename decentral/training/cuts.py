@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from decentral.errors import ConfigError
 from decentral.training.albums import Kept
 from decentral.training.checkpoint import Snapshot
 from decentral.training.packing import unpack
@@ -63,5 +64,7 @@ def course_of(snapshot: Snapshot) -> Course:
     Raises:
         ConfigError: it was written by another program.
     """
-    course: Course = unpack(snapshot.course, snapshot.tensors, None)
+    course = unpack(snapshot.course, snapshot.tensors, None)
+    if not isinstance(course, Course):
+        raise ConfigError("the checkpoint is of a method whose nodes have rounds in common, and this one's have none")
     return course

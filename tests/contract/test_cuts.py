@@ -114,3 +114,16 @@ def test_a_bound_on_delay_holds_after_a_cut_too(name: str) -> None:
     problem, algorithm = Quadratics.draw(8), method(name, max_delay=1)
     run, _ = in_segments(algorithm, graph("ring-8"), problem.answers(), common_start(8), time, (2, 10))
     assert run.seconds[1][9] > run.seconds[0][3]
+
+
+def test_a_hub_that_has_no_step_to_make_serves_those_that_have() -> None:
+    """Cuts before their time may leave it ahead; else who waits for a job from it would wait for ever."""
+    topology, algorithm = star(3), hub_method("async-sgd")
+    run, driver = play_freely(algorithm, topology, Quadratics.draw(4).answers(), common_start(4), even(4), rounds=2)
+    run.seconds[0] += [2.0] * 3
+    for peer, state in zip(run.peers, run.states, strict=True):
+        algorithm.go_on(state, peer)
+    run.rounds = 5
+    driver.run_free(run)
+    assert run.made == [5] * 4
+    assert run.states[0].computed == 3 * 5
