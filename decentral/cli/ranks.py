@@ -106,7 +106,7 @@ def carried_out(
             with checking(nproc, experiment, lab):
                 steps = kept_in(None, tell=complain)
                 for ready in prepare_all(experiment, methods(experiment), experiment.seeds[0], steps):
-                    refuse_unfit_ranks(ready, experiment.transport, any(word.startswith("--trace") for word in more))
+                    refuse_unfit_ranks(ready, experiment.transport)
             folder = new_folder(out, experiment.name)
             keep(steps, folder)
             start(verb, file, overrides, experiment, folder, json, more, lab)

@@ -66,7 +66,7 @@ def train(
             with ranks.checking(nproc, experiment, hosts):
                 steps = kept_in(resume, tell=complain)
                 ready = own_method(experiment, steps)
-                refuse_unfit_ranks(ready, experiment.transport, traced is not None)
+                refuse_unfit_ranks(ready, experiment.transport)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)

@@ -225,11 +225,11 @@ def refuse_unsimulated(prepared: Prepared) -> None:
         )
 
 
-def refuse_unfit_ranks(prepared: Prepared, transport: Transport, traced: bool) -> None:
+def refuse_unfit_ranks(prepared: Prepared, transport: Transport) -> None:
     """Find out whether a method's nodes can be real processes that are linked so.
 
     Raises:
-        ConfigError: an asynchronous method over NCCL, or with a timeline, which is one of rounds.
+        ConfigError: an asynchronous method over NCCL.
     """
     if prepared.algorithm is None or not prepared.algorithm.free_running:
         return
@@ -237,9 +237,6 @@ def refuse_unfit_ranks(prepared: Prepared, transport: Transport, traced: bool) -
     if transport.name == "nccl":
         problem = "NCCL's links need both ends at once, and its nodes do not wait; use transport: gloo, or auto"
         raise ConfigError(f"{name} is asynchronous: {problem}", (*transport.path, "name"))
-    if traced:
-        problem = "a timeline is one of rounds, which its nodes do not have in common; leave --trace out"
-        raise ConfigError(f"{name} is asynchronous: {problem}", prepared.method.algorithm.path)
 
 
 def is_own(method: ResolvedMethod) -> bool:

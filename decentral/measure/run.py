@@ -89,7 +89,7 @@ def run_on(
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_unfit_ranks(prepared, world.transport, tracing is not None)
+    refuse_unfit_ranks(prepared, world.transport)
     task = prepared.task
     with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
         return _run_on(world, prepared, epoch, run, observe, keeping, timeline, regret)
