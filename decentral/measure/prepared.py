@@ -35,6 +35,7 @@ from decentral.training.algorithm import (
     warn_biased,
 )
 from decentral.training.consensus_step import ConsensusSteps
+from decentral.training.cpu_share import group
 from decentral.training.loop import Pace
 from decentral.training.optimizer import local_optimizer
 from decentral.training.straggling import Straggling
@@ -237,6 +238,13 @@ def refuse_unfit_ranks(prepared: Prepared, transport: Transport) -> None:
     if transport.name == "nccl":
         problem = "NCCL's links need both ends at once, and its nodes do not wait; use transport: gloo, or auto"
         raise ConfigError(f"{name} is asynchronous: {problem}", (*transport.path, "name"))
+
+
+def refuse_unlimited(prepared: Prepared) -> None:
+    """Raise MissingEnvironmentError where this machine cannot give a process the share of a core that is asked for."""
+    for share in {each.cpu for each in prepared.stragglers if each.cpu is not None}:
+        with group(share):
+            pass
 
 
 def is_own(method: ResolvedMethod) -> bool:
