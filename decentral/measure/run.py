@@ -41,6 +41,9 @@ from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
 
+_PUSHED, _PUSHED_BESIDE = 2, 1 << 12
+"""A push has twice the bytes of a model at most, as a sum of double precision, and these for all else."""
+
 
 def simulate(
     prepared: Prepared, observe: Observe, keeping: Keeping | None = None, folder: Path | None = None
@@ -168,7 +171,8 @@ def driver_of(
     """The driver of this process's node for one run."""
     largest = _largest_frame(prepared, world.rank)
     waits = prepared.algorithm is None or not prepared.algorithm.free_running
-    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits)
+    pushed = 0 if waits else _PUSHED * prepared.meta().nbytes + _PUSHED_BESIDE
+    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits, pushed)
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:

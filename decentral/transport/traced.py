@@ -28,6 +28,7 @@ from decentral.transport.driver import Driver, FreeRun, Step, Watching
 from decentral.transport.frames import HEADER_BYTES, Stamp, payload_bytes
 from decentral.transport.links import Finish, Link, Wait
 from decentral.transport.traced_run import TracedRun
+from decentral.transport.windows import Window
 from decentral.transport.wiring import Wires
 
 
@@ -83,7 +84,10 @@ class TracedLink(Link):
 
     def _count(self, frame: Tensor) -> None:
         if frame.numel() > HEADER_BYTES:  # a farewell is no message
-            self._timeline.pushed_bytes[self._neighbor] += frame.numel()
+            self._add(frame.numel())
+
+    def _add(self, sent_bytes: int) -> None:
+        self._timeline.pushed_bytes[self._neighbor] += sent_bytes
 
     @property
     def pushes(self) -> bool:
@@ -97,6 +101,11 @@ class TracedLink(Link):
 
     def has_room(self) -> bool:
         return self._link.has_room()
+
+    def window(self, size: int) -> Window | None:
+        if (window := self._link.window(size)) is not None:
+            window.tell = self._add
+        return window
 
     def put(self, frame: Tensor) -> None:
         self._count(frame)
