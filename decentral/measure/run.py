@@ -41,8 +41,8 @@ from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
 
-_PUSHED, _PUSHED_BESIDE = 2, 1 << 12
-"""A push has twice the bytes of a model at most, as a sum of double precision, and these for all else."""
+_BESIDE_BYTES = 1 << 12
+"""What a push has beside a model: its header, and weights."""
 
 
 def simulate(
@@ -171,7 +171,7 @@ def driver_of(
     """The driver of this process's node for one run."""
     largest = _largest_frame(prepared, world.rank)
     waits = prepared.algorithm is None or not prepared.algorithm.free_running
-    pushed = 0 if waits else _PUSHED * prepared.meta().nbytes + _PUSHED_BESIDE
+    pushed = 0 if waits else prepared.meta().nbytes + _BESIDE_BYTES
     return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits, pushed)
 
 

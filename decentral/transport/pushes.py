@@ -237,8 +237,9 @@ class Pushes:
         readers = Readers("pushes", node, {j: line.link for j, line in self._lines.items()}, size, put)
         sleeping = [line for line in self._lines.values() if not line.link.polled]
         senders = Senders(node, sleeping, self._timeout_s, broken)
-        mover = Mover(node, polled, size, put, broken) if polled else None
         windows = {j: window for j, line in self._lines.items() if (window := line.link.window(size)) is not None}
+        longest_s = NAPS_S[1] if any(line.neighbor not in windows for line in polled) else LOOKS_S
+        mover = Mover(node, polled, size, put, broken, longest_s) if polled else None
         self._open = _Opened(mailbox, readers, senders, mover, Windows(windows))
         return self._open
 

@@ -9,6 +9,8 @@ for the third one in one atomic step (MPI_Compare_and_swap), so nothing is read 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from shutil import disk_usage
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from decentral.errors import MissingEnvironmentError
 from decentral.peer import Payload
 from decentral.transport.frames import Stamp, fill, payload_views
 
+_MEMORY = Path("/dev/shm")
+"""Where Open MPI has its windows."""
 _PAGE_BYTES = 1 << 12
 _PREFIX_BYTES = 64
 """Of a slot, before the frame: when that was written, by the host's clock."""
@@ -41,6 +45,10 @@ class _End(NamedTuple):
     slots: Tensor  # (3, bytes) uint8
 
 
+def _slot_bytes(largest: int) -> int:
+    return -(-(_PREFIX_BYTES + largest) // _PAGE_BYTES) * _PAGE_BYTES
+
+
 class Window:
     """One edge, in both directions. Both ranks make it at about the same time.
 
@@ -53,11 +61,11 @@ class Window:
     def __init__(self, mpi: Any, pair: Any, largest: int) -> None:
         self.largest = largest
         self._mpi, self._pair, self._rank = mpi, pair, pair.rank
-        self._slot_bytes = -(-(_PREFIX_BYTES + largest) // _PAGE_BYTES) * _PAGE_BYTES
+        self._slot_bytes = _slot_bytes(largest)
         self._window = mpi.Win.Allocate_shared(_PAGE_BYTES + 3 * self._slot_bytes, 1, comm=pair)
         self._window.Lock_all(mpi.MODE_NOCHECK)
         self._ends = [self._end(rank) for rank in (0, 1)]
-        self._was = np.zeros(1, dtype=np.int64)
+        self._old, self._new, self._was = np.zeros((3, 1), dtype=np.int64)
 
     def _end(self, rank: int) -> _End:
         memory = np.frombuffer(self._window.Shared_query(rank)[0], dtype=np.uint8)
@@ -120,7 +128,8 @@ class Window:
 
     def _swapped(self, rank: int, old: int, new: int) -> bool:
         """Whether a word was the old one still, and is the new one now."""
-        self._window.Compare_and_swap(np.array([new]), np.array([old]), self._was, rank, 0)
+        self._old[0], self._new[0] = old, new
+        self._window.Compare_and_swap(self._new, self._old, self._was, rank, 0)
         self._window.Flush(rank)
         return int(self._was[0]) == old
 
@@ -128,7 +137,8 @@ class Window:
 class Near:
     """The ranks of this host, and the windows to them. All ranks make it together.
 
-    Windows are kept until the process ends: to free one takes both ranks, and one of them may be gone.
+    Windows are kept until the process ends: to free one takes both ranks, and one of them may be gone. There are none
+    where those of all pairs would not fit into the host's shared memory: whoever touches what is not there is killed.
 
     Args:
         mpi: mpi4py's MPI.
@@ -139,25 +149,29 @@ class Near:
     def __init__(self, mpi: Any, comm: Any, among: Callable[[Sequence[int]], Any]) -> None:
         here = comm.Split_type(mpi.COMM_TYPE_SHARED)
         self._ranks = set(here.group.Translate_ranks(None, comm.group))
+        free_bytes = disk_usage(_MEMORY).free if _MEMORY.is_dir() else 0
+        self._room_bytes = here.allreduce(free_bytes, mpi.MIN) // max(len(self._ranks) * (len(self._ranks) - 1) // 2, 1)
         here.Free()
         self._mpi, self._rank, self._among = mpi, comm.rank, among
         self._windows: dict[int, Window] = {}
 
     def window(self, neighbor: int, largest: int) -> Window | None:
-        """What is pushed through to another rank, begun anew; None to one of another host. Both ranks together.
+        """What is pushed through to another rank, begun anew; None where there is none. Both ranks together.
 
         Raises:
-            MissingEnvironmentError: there is no room for it.
+            MissingEnvironmentError: MPI refuses it.
         """
-        if neighbor not in self._ranks or self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
+        needed_bytes = 2 * (_PAGE_BYTES + 3 * _slot_bytes(largest))
+        may_be = neighbor in self._ranks and needed_bytes <= self._room_bytes
+        if not may_be or self._mpi.Query_thread() != self._mpi.THREAD_MULTIPLE:
             return None
         if neighbor not in self._windows or self._windows[neighbor].largest < largest:
             try:
                 self._windows[neighbor] = Window(self._mpi, self._among(sorted((self._rank, neighbor))), largest)
             except self._mpi.Exception as error:
                 raise MissingEnvironmentError(
-                    f"MPI gives ranks {self._rank} and {neighbor} no window of 6 x {largest / 1e6:.1f} MB ({error}); "
-                    "make room in /dev/shm, or use transport: auto"
+                    f"MPI gives ranks {self._rank} and {neighbor} no window of {needed_bytes / 1e6:.1f} MB ({error}); "
+                    "use transport: auto"
                 ) from error
         self._windows[neighbor].begin()
         return self._windows[neighbor]

@@ -144,3 +144,20 @@ def test_nobody_waits_for_a_slow_process(file: Path) -> None:
     assert min(others) >= 5 * slow  # a method whose nodes wait makes as many at each
     assert all(sum(counts) > 0 for counts in rows[-1]["free_run"]["staleness"])
     assert rows[-1]["accuracy"] > 0.6
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(180)
+@pytest.mark.long
+def test_a_process_that_gets_a_tenth_of_a_core_holds_up_nobody_and_leaves_no_group(file: Path) -> None:
+    asked = ("nodes=2", "algorithm=swift", "duration_s=4", "diagnostics=[]", "evaluate_every_s=2")
+    options = [word for setting in asked for word in ("-s", setting)]
+    code, _, err = finished(
+        file.parent, "train", file.name, "--nproc", "2", "--straggler", "node=1,cpu=0.1", "--out", "run", *options
+    )
+    if code == 3:
+        pytest.skip(err)
+    assert code == 0, err
+    other, slow = json.loads((file.parent / "run/metrics.jsonl").read_text().splitlines()[-1])["free_run"]["steps"]
+    assert other >= 3 * slow > 0
+    assert [*Home.found().around.glob("decentral-*")] == []
