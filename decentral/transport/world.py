@@ -164,7 +164,7 @@ class World:
             self.rank, self.size, wires, gradient, everyone, run, epoch, asked.timeout_s, circle, asked.survive
         )
 
-    def _linked(self, topology: Topology, epoch: int, largest: int, pushed: int) -> Wires:
+    def _linked(self, topology: Topology, epoch: int, largest: int, pushed: int = 0) -> Wires:
         wiring, neighbors = self.wiring(epoch, largest, pushed), topology.neighbors(self.rank)
         if self.engine is None:  # no link depends on an order of edges, and a large graph takes long to color
             return wiring.connect(neighbors)
