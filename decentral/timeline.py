@@ -23,14 +23,17 @@ Category = Literal[
     "encode",
     "send",
     "wait",
+    "poll",
     "mix",
     "all-reduce",
     "gather",
     "evaluate",
     "exchange",
+    "serve",
 ]
 """What a rank does with its time. The rest nest in `round`, except `evaluate`, which is between rounds, and `exchange`:
-from the first send of an exchange to the last arrival, whatever the rank does meanwhile.
+from the first send of an exchange to the last arrival, whatever the rank does meanwhile. In a free run a round is a
+step of the node's own, a `poll` is a look that does not wait, and `serve` is what follows the node's last step.
 """
 
 
@@ -42,6 +45,7 @@ class Span(NamedTuple):
     neighbor: int = -1  # of a send or wait
     sequence: int = -1  # of an exchange in its round; of a send or wait, among those with this neighbor in the round
     total_bytes: int = 0  # sent to the neighbor so far, headers included; of a send
+    message: int | None = None  # what both ends call it in free runs, in place of the round and the sequence
 
 
 class Timeline:
@@ -57,6 +61,7 @@ class Timeline:
         rounds_seen: how many have begun so far.
         current: the spans since the current round began, to be read only.
         links: by neighbor, how it is linked.
+        pushed_bytes: by neighbor, of letters and pushes, counted by the threads that send them.
     """
 
     def __init__(self, node: int, rounds: int = ROUNDS) -> None:
@@ -66,6 +71,7 @@ class Timeline:
         self.rounds_seen = 0
         self.current: list[Span] = []
         self.links: dict[int, str] = {}
+        self.pushed_bytes: dict[int, int] = {}
         self._kept = deque([self.current], maxlen=rounds)
 
     @property

@@ -39,7 +39,8 @@ Stragglers = Annotated[
     typer.Option(
         "--straggler",
         metavar="node=I,slowdown=F",
-        help="A slow node, or with stall=S,every=S one that stands still at random; in place of the file's.",
+        help="A slow node, with cpu=SHARE one that gets less of a core, with stall=S,every=S one that stands still at "
+        "random; in place of the file's.",
     ),
 ]
 Tune = Annotated[

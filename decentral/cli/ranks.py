@@ -92,7 +92,7 @@ def carried_out(
         The run folder, where this process has the last word; None in the other ranks.
     """
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import prepare_all, refuse_unfit_ranks
+    from decentral.measure.prepared import prepare_all, refuse_unfit_ranks, refuse_unlimited
     from decentral.measure.record import new_folder
     from decentral.measure.run import digest
     from decentral.methods import methods
@@ -106,7 +106,8 @@ def carried_out(
             with checking(nproc, experiment, lab):
                 steps = kept_in(None, tell=complain)
                 for ready in prepare_all(experiment, methods(experiment), experiment.seeds[0], steps):
-                    refuse_unfit_ranks(ready, experiment.transport, any(word.startswith("--trace") for word in more))
+                    refuse_unfit_ranks(ready, experiment.transport)
+                    refuse_unlimited(ready)
             folder = new_folder(out, experiment.name)
             keep(steps, folder)
             start(verb, file, overrides, experiment, folder, json, more, lab)

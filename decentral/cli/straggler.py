@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 from decentral.errors import ConfigError
 
-KEYS = {"node": "node", "slowdown": "slowdown", "stall": "lasting_s", "every": "every_s"}
+KEYS = {"node": "node", "slowdown": "slowdown", "cpu": "cpu", "stall": "lasting_s", "every": "every_s"}
 """What each stands for in the section."""
-_FORM = "required: node=I,slowdown=F or node=I,stall=SECONDS,every=SECONDS, such as --straggler node=3,slowdown=10"
+_FORM = (
+    "required: node=I,slowdown=F, node=I,cpu=SHARE or node=I,stall=SECONDS,every=SECONDS, such as "
+    "--straggler node=3,slowdown=10"
+)
 
 
 def with_stragglers(overrides: Sequence[str], given: Sequence[str] | None) -> list[str]:
@@ -28,7 +31,7 @@ def _section(text: str) -> str:
         numbers = [float(value) for _, value in pairs]
     except ValueError as error:
         raise ConfigError(f"--straggler {text}: found another thing than numbers; {_FORM}") from error
-    if keys not in (["node", "slowdown"], ["every", "node", "stall"]):
+    if keys not in (["node", "slowdown"], ["cpu", "node"], ["every", "node", "stall"]):
         raise ConfigError(f"--straggler {text}: found {', '.join(keys) or 'nothing'}; {_FORM}")
     entries = zip(pairs, numbers, strict=True)
     return "{" + ", ".join(f"{KEYS[key.strip()]}: {number:g}" for (key, _), number in entries) + "}"

@@ -47,7 +47,7 @@ def train(
     from decentral.loading import load
     from decentral.measure.comparison import DOCUMENT
     from decentral.measure.consensus_steps import keep, kept_in
-    from decentral.measure.prepared import own_method, refuse_unfit_ranks
+    from decentral.measure.prepared import own_method, refuse_unfit_ranks, refuse_unlimited
     from decentral.measure.record import claimed, new_folder
     from decentral.measure.resume import checked, chosen, keeping
     from decentral.measure.run import digest
@@ -66,7 +66,8 @@ def train(
             with ranks.checking(nproc, experiment, hosts):
                 steps = kept_in(resume, tell=complain)
                 ready = own_method(experiment, steps)
-                refuse_unfit_ranks(ready, experiment.transport, traced is not None)
+                refuse_unfit_ranks(ready, experiment.transport)
+                refuse_unlimited(ready)
                 keeping(resume or out or file, experiment, ready, "wall", command, origin)
                 if origin:
                     origin = chosen(origin)

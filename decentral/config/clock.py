@@ -79,6 +79,11 @@ class SlowTime(Interval):
 
     slowdown: float | None = Field(None, gt=1)
     """How many times slower; null stands still."""
+    cpu: float | None = Field(None, ge=0.01, lt=1)
+    """In place of slowdown and times: the share of one core that the operating system gives the process, by a cgroup.
+
+    That takes root on Linux. A simulated node is 1/cpu times slower.
+    """
 
 
 class Crash(Interval):

@@ -132,7 +132,8 @@ class Experiment(Section):
     """Nodes that are slower than they could be, of real processes too: they sleep after each gradient.
 
     A gradient on a real process takes as many times as long as it took by the wall clock. With every_s and lasting_s
-    spells begin at random, drawn from the seed, the same ones in simulated runs with a clock.
+    spells begin at random, drawn from the seed, the same ones in simulated runs with a clock. With cpu a process does
+    not sleep: the operating system gives it that share of one core.
     """
     least_gradient_s: float | None = Field(None, gt=0)
     """Seconds that each gradient takes at least on real processes, whose nodes sleep for the rest: so that more of them

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from decentral import config
-from decentral.config.clock import ConstantTime, ExponentialTime, LogNormalTime, TraceTime, TwoSpeedTime
+from decentral.config.clock import ConstantTime, ExponentialTime, LogNormalTime, SlowTime, TraceTime, TwoSpeedTime
 from decentral.errors import ConfigError
 from decentral.seeding import stream
 from decentral.transport.clock import Spells
+
+_TIMES = "slowdown", "from_s", "until_s", "every_s", "lasting_s"
 
 
 def gradient_s_of(section: config.Clock, nodes: int) -> list[float]:
@@ -90,6 +92,19 @@ def traced(varies: TraceTime, nodes: int, folder: Path) -> dict[int, Iterator[fl
         raise ConfigError(f"{varies.file} has a time that is not above 0 and finite", at)
     columns = [*zip(*table, strict=True)]
     return {node: cycle(columns[node % len(columns)]) for node in range(nodes)}
+
+
+def times_slower(section: SlowTime, at: config.KeyPath) -> float:
+    """How many times longer a straggler's gradients take while it is one; infinite where it stands still.
+
+    Raises:
+        ConfigError: cpu beside something else.
+    """
+    if section.cpu is None:
+        return section.slowdown or inf
+    if others := [name for name in _TIMES if getattr(section, name)]:
+        raise ConfigError(f"found cpu and {', '.join(others)}; cpu holds all run long, and stands alone", at)
+    return 1 / section.cpu
 
 
 def spells_of(section: config.Interval, nodes: int, seed: int, at: config.KeyPath) -> Spells:

@@ -35,6 +35,7 @@ from decentral.training.algorithm import (
     warn_biased,
 )
 from decentral.training.consensus_step import ConsensusSteps
+from decentral.training.cpu_share import group
 from decentral.training.loop import Pace
 from decentral.training.optimizer import local_optimizer
 from decentral.training.straggling import Straggling
@@ -241,11 +242,11 @@ def refuse_unsimulated(prepared: Prepared) -> None:
         )
 
 
-def refuse_unfit_ranks(prepared: Prepared, transport: Transport, traced: bool) -> None:
+def refuse_unfit_ranks(prepared: Prepared, transport: Transport) -> None:
     """Find out whether a method's nodes can be real processes that are linked so.
 
     Raises:
-        ConfigError: an asynchronous method over NCCL, or with a timeline, which is one of rounds.
+        ConfigError: an asynchronous method over NCCL.
     """
     if prepared.algorithm is None or not prepared.algorithm.free_running:
         return
@@ -253,9 +254,13 @@ def refuse_unfit_ranks(prepared: Prepared, transport: Transport, traced: bool) -
     if transport.name == "nccl":
         problem = "NCCL's links need both ends at once, and its nodes do not wait; use transport: gloo, or auto"
         raise ConfigError(f"{name} is asynchronous: {problem}", (*transport.path, "name"))
-    if traced:
-        problem = "a timeline is one of rounds, which its nodes do not have in common; leave --trace out"
-        raise ConfigError(f"{name} is asynchronous: {problem}", prepared.method.algorithm.path)
+
+
+def refuse_unlimited(prepared: Prepared) -> None:
+    """Raise MissingEnvironmentError where this machine cannot give a process the share of a core that is asked for."""
+    for share in {each.cpu for each in prepared.stragglers if each.cpu is not None}:
+        with group(share):
+            pass
 
 
 def is_own(method: ResolvedMethod) -> bool:

@@ -1,12 +1,13 @@
 """Run one prepared method at one seed: on real processes, or in the lockstep simulator."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from decentral.algorithms.tokens import TokenMethod
@@ -19,14 +20,17 @@ from decentral.errors import (
     LostNeighborError,
     PreemptedError,
 )
+from decentral.fused import warm_up
 from decentral.measure.census import census_of
 from decentral.measure.cutting import cutting
 from decentral.measure.evaluation import Evaluator, Observe
 from decentral.measure.prepared import Prepared, is_own, refuse_unfit_ranks, refuse_unsimulated
 from decentral.measure.recording import Tracing, recording
 from decentral.measure.saving import Keeping, saving
+from decentral.measure.straggling import cpu_share_of
 from decentral.measure.virtual import event_log, simulator, virtual_time
 from decentral.timeline import Timeline
+from decentral.training.cpu_share import cpu_share
 from decentral.training.cuts import course_of
 from decentral.training.ddp import train_ddp
 from decentral.training.free_running import train_freely
@@ -38,6 +42,9 @@ from decentral.transport.rank import RankDriver
 from decentral.transport.traced import TracedDriver
 from decentral.transport.world import World
 from decentral.user_code import blame
+
+_BESIDE_BYTES = 1 << 12
+"""What a push has beside a model: its header, and weights."""
 
 
 def simulate(
@@ -93,7 +100,7 @@ def run_on(
         LostNeighborError: a neighbor died or stayed silent.
         PreemptedError: SIGTERM ended the run.
     """
-    refuse_unfit_ranks(prepared, world.transport, tracing is not None)
+    refuse_unfit_ranks(prepared, world.transport)
     task = prepared.task
     with recording(world, epoch, tracing, prepared.label, task.seed) if tracing else nullcontext() as timeline:
         return _run_on(world, prepared, epoch, run, observe, keeping, timeline, regret)
@@ -116,11 +123,13 @@ def _run_on(
     driver, objective = _driver_and_objective(world, prepared, epoch, run, timeline)
     try:
         if prepared.algorithm is None:
-            return _trained_by_ddp(world, prepared, driver, epoch, observe, timeline)
+            with limited(prepared, world.rank):
+                return _trained_by_ddp(world, prepared, driver, epoch, observe, timeline)
         if timeline is not None:
             local = traced_local(prepared.local, timeline)
             prepared = replace(prepared, algorithm=replace(prepared.algorithm, local=local))
-        return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch, timeline, regret)
+        with limited(prepared, world.rank):
+            return _trained(prepared, driver, {world.rank: objective}, observe, keeping, world, epoch, timeline, regret)
     except PreemptedError:
         raise
     except DecentralError as error:
@@ -150,13 +159,24 @@ def slowed(prepared: Prepared, node: int, gradient: GradientAt) -> GradientAt:
     return gradient if straggling is None else straggling.gradient(gradient)
 
 
+def limited(prepared: Prepared, node: int) -> AbstractContextManager[None]:
+    """Within it this process gets the share of a core that the experiment gives the node."""
+    share = cpu_share_of(prepared.stragglers, node)
+    if share is None:
+        return nullcontext()
+    for dtype in {prepared.task.dtype, torch.float64}:  # compiling is no part of the run
+        warm_up(dtype)
+    return cpu_share(share)
+
+
 def driver_of(
     world: World, prepared: Prepared, gradient: GradientAt, run: int, epoch: int, timeline: Timeline | None = None
 ) -> RankDriver:
     """The driver of this process's node for one run."""
     largest = _largest_frame(prepared, world.rank)
     waits = prepared.algorithm is None or not prepared.algorithm.free_running
-    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits)
+    pushed = 0 if waits else prepared.meta().nbytes + _BESIDE_BYTES
+    return world.driver(prepared.topology, gradient, run, epoch, largest, timeline, waits, pushed)
 
 
 def _largest_frame(prepared: Prepared, node: int) -> int:

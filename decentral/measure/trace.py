@@ -25,7 +25,7 @@ _ARROW_INSIDE_US = 0.001
 
 
 _Place = tuple[int, int, int, int]
-"""A message: sender, receiver, round, and its number among those of that edge and round."""
+"""A message: sender, receiver, round, and its number in that edge and round; of free runs -1 and what both call it."""
 
 
 class Event(BaseModel):
@@ -103,7 +103,11 @@ def write_rank(folder: Path, timeline: Timeline, about: Mapping[str, Any]) -> No
     )
     file = rank_file(folder, timeline.node)
     file.parent.mkdir(parents=True, exist_ok=True)
-    events = [*_titles(origin), *_in_order(event for span in timeline.spans() for event in _events(span, timeline))]
+    spans = [*timeline.spans()]
+    timed = [event for span in spans for event in _events(span, timeline)]
+    ended_ns = max((span.ended_ns for span in spans), default=timeline.began_ns)
+    last = (_sent(timeline, ended_ns, *edge) for edge in timeline.pushed_bytes.items() if edge[1])
+    events = [*_titles(origin), *_in_order([*timed, *last])]
     write_atomically(file, _chrome(RankTrace(traceEvents=events, otherData=origin).traceEvents, origin.model_dump()))
 
 
@@ -135,11 +139,16 @@ def _events(span: Span, timeline: Timeline) -> Iterator[Event]:
         return
     args = {"round": span.round}
     if span.neighbor >= 0:
-        args |= {"neighbor": span.neighbor, "sequence": span.sequence}
+        named = {"sequence": span.sequence} if span.message is None else {"message": span.message}
+        args |= {"neighbor": span.neighbor} | named
     yield Event(ph="X", name=_name(span), cat=span.category, pid=node, ts=began, dur=round(ended - began, 3), args=args)
     if span.category == "send":
-        sent = {"bytes": span.total_bytes}
-        yield Event(ph="C", name=f"bytes to node {span.neighbor}", pid=node, ts=began, args=sent)
+        yield _sent(timeline, span.began_ns, span.neighbor, span.total_bytes)
+
+
+def _sent(timeline: Timeline, at_ns: int, neighbor: int, total_bytes: int) -> Event:
+    at_us = _us(at_ns - timeline.began_ns)
+    return Event(ph="C", name=f"bytes to node {neighbor}", pid=timeline.node, ts=at_us, args={"bytes": total_bytes})
 
 
 def _us(ns: int) -> float:
@@ -152,8 +161,10 @@ def _name(span: Span) -> str:
             return f"round {span.round}"
         case "send":
             return f"send to node {span.neighbor}"
-        case "wait":
+        case "wait" if span.neighbor >= 0:
             return f"wait for node {span.neighbor}"
+        case "poll" if span.neighbor >= 0:
+            return f"found from node {span.neighbor}"
         case _:
             return span.category
 
@@ -231,15 +242,19 @@ def on_one_clock(traces: Sequence[RankTrace]) -> list[Event]:
 
 
 def arrows(events: Iterable[Event]) -> Iterator[Event]:
-    """From each send to the wait for it at the other end, where both are known."""
+    """From each send to the wait for it at the other end, or the look that found it, where both are known.
+
+    Of what is pushed, only what was found has one; what replaced it, or what it was added to, is found by that.
+    """
     waits: dict[_Place, Event] = {}
     sends: dict[_Place, Event] = {}
     for event in events:
-        if event.cat in ("send", "wait") and event.args is not None:
-            sender, receiver = event.pid, event.args["neighbor"]
-            if event.cat == "wait":
+        if event.cat in ("send", "wait", "poll") and event.args is not None and "neighbor" in event.args:
+            sender, receiver, args = event.pid, event.args["neighbor"], event.args
+            if event.cat != "send":
                 sender, receiver = receiver, sender
-            place = sender, receiver, event.args["round"], event.args["sequence"]
+            number = (-1, args["message"]) if "message" in args else (args["round"], args["sequence"])
+            place = sender, receiver, *number
             (sends if event.cat == "send" else waits)[place] = event
     for (sender, receiver, round, sequence), send in sends.items():
         if wait := waits.get((sender, receiver, round, sequence)):

@@ -13,11 +13,11 @@ from decentral.timeline import Category
 
 COMPUTATION = ("forward", "backward", "local step", "mix")
 """What an exchange may be hidden behind."""
-SHARES = tuple(name for name in get_args(Category) if name not in ("round", "evaluate", "exchange"))
+SHARES = tuple(name for name in get_args(Category) if name not in ("round", "evaluate", "exchange", "serve"))
 
 
 class RankSummary(Document):
-    """One rank's rounds, evaluations not counted. A share is of the time of all its rounds."""
+    """One rank's rounds, or own steps in a free run, evaluations not counted. A share is of the time of all of them."""
 
     node: int
     host: str
@@ -57,7 +57,7 @@ def summary(traces: Sequence[RankTrace]) -> TraceSummary:
     first = traces[0].otherData
     waited: Counter[tuple[int, int]] = Counter()
     for trace in traces:
-        for event in _of(trace, "wait"):
+        for event in _waits(trace):
             low, high = sorted((event.pid, _neighbor(event)))
             waited[low, high] += int(1000 * (event.dur or 0.0))
     errors = sorted(trace.otherData.round_trip_ns / 2e3 for trace in traces if trace.otherData.ahead_ns)
@@ -74,7 +74,7 @@ def rank_summary(trace: RankTrace) -> RankSummary:
     """Sum up one rank."""
     origin, rounds = trace.otherData, _of(trace, "round")
     waits: dict[int, list[float]] = defaultdict(list)
-    for event in _of(trace, "wait"):
+    for event in _waits(trace):
         waits[_neighbor(event)].append((event.dur or 0.0) / 1e3)
     sent: dict[str, int] = {}
     for event in trace.traceEvents:
@@ -145,6 +145,11 @@ def _ns(us: float) -> int:
 
 def _of(trace: RankTrace, category: Category) -> list[Event]:
     return [event for event in trace.traceEvents if event.cat == category and event.ph == "X"]
+
+
+def _waits(trace: RankTrace) -> list[Event]:
+    """Those for a neighbor: in free runs nodes also wait in vain, for whoever comes first."""
+    return [event for event in _of(trace, "wait") if "neighbor" in (event.args or {})]
 
 
 def _neighbor(event: Event) -> int:

@@ -10,7 +10,7 @@ from decentral.algorithms.algorithm import Algorithm
 from decentral.algorithms.tokens import TokenMethod
 from decentral.errors import ConfigError
 from decentral.measure.comparison import Clock
-from decentral.measure.gradient_times import factors_of, gradient_s_of, spells_of
+from decentral.measure.gradient_times import factors_of, gradient_s_of, spells_of, times_slower
 from decentral.seeding import stream
 from decentral.transport.clock import (
     Away,
@@ -51,8 +51,9 @@ def virtual_time(
     place = folder or Path()
     slowed: dict[int, list[Slowed]] = {}
     for index, each in enumerate(section.stragglers):
-        spells = spells_of(each, nodes, seed, each.path or (*section.path, "stragglers", index))
-        slowed.setdefault(each.node, []).append(Slowed(spells, each.slowdown or inf))
+        at = each.path or (*section.path, "stragglers", index)
+        spells = spells_of(each, nodes, seed, at)
+        slowed.setdefault(each.node, []).append(Slowed(spells, times_slower(each, at)))
     away: dict[int, list[Away]] = {}
     for index, crash in enumerate(section.crashes):
         spells = spells_of(crash, nodes, seed, (*section.path, "crashes", index))

@@ -181,7 +181,7 @@ class Running(FreeRun):
         """When a node's last step ended, or the time was over."""
         return max(self._ended_s[node], self._pace.duration_s or 0.0)
 
-    def first_step(self, node: int) -> int:
+    def steps_made(self, node: int) -> int:
         return self._steps[node]
 
     def begin(self, node: int, now_s: float) -> Step | None:

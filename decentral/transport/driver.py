@@ -65,8 +65,8 @@ class FreeRun(ABC):
     at_s: float = 0.0
     courses: Mapping[int, Any] | None = None
 
-    def first_step(self, node: int) -> int:  # noqa: ARG002
-        """The number of a node's first step in this segment: as many as it has made before."""
+    def steps_made(self, node: int) -> int:  # noqa: ARG002
+        """How many steps a node has made in all segments so far."""
         return 0
 
     @abstractmethod

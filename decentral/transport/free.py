@@ -43,7 +43,7 @@ def step_freely(node: int, run: FreeRun, now_s: Callable[[], float], perform: Ca
         while (at_s := now_s()) >= run.look_s():
             run.look(at_s)
 
-    made = run.first_step(node)
+    made = run.steps_made(node)
     while (step := run.begin(node, now_s())) is not None:
         try:
             loss = perform(step, made)

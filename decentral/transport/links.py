@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decentral.peer import Payload
 from decentral.transport.frames import HEADER_BYTES, Stamp, check_header, fill
+from decentral.transport.windows import Window
 
 NO_ANSWER = "no answer"
 CLOSED = "connection closed"
@@ -107,6 +108,10 @@ class Link(ABC):
     def has_room(self) -> bool:
         """Whether the neighbor keeps so few of our letters that it may be sent another; where they stay with us."""
         return True
+
+    def window(self, size: int) -> Window | None:  # noqa: ARG002
+        """What frames of a size are pushed through, past the link, which then carries the farewell alone."""
+        return None
 
     def put(self, frame: Tensor) -> None:
         """Begin to send a letter over a link that is polled; `is_through` says when that has come to its end.

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from threading import Condition, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -27,6 +27,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from decentral.errors import MissingEnvironmentError
 from decentral.transport.everyone import Everyone
 from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Finish, Link, Wait
+from decentral.transport.windows import Near, Window
 
 _YIELDS = 100
 """Polls that only yield the core, before those that sleep."""
@@ -44,6 +45,8 @@ def mpi() -> Any:
     Raises:
         MissingEnvironmentError: no mpi4py, or no MPI library that it can load.
     """
+    # Open MPI's UCX prints an error for each window where it has no network to use; ours are in memory alone.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -153,6 +156,11 @@ class Office:
         """A communicator of some ranks; only they take part in making it."""
         return self.comm.Create_group(self.comm.group.Incl(ranks))
 
+    @cached_property
+    def near(self) -> Near:
+        """The ranks of this host; all ranks ask for them together, the first time."""
+        return Near(self._mpi, self.comm, self.among)
+
     def overlap(self, change: int) -> None:
         """One more, or one less, exchange that goes on behind computation."""
         with self._changed:
@@ -193,12 +201,14 @@ class MPILink(Link):
         neighbor: its node, which is its rank.
         tag: of this run's messages.
         largest: bytes of the largest frame that will ever come, for receives to be posted ahead; 0 if not known.
+        window: what is pushed through in place of messages, if anything.
     """
 
     name = "MPI"
     polled = True
 
-    def __init__(self, office: Office, neighbor: int, tag: int, largest: int = 0) -> None:
+    def __init__(self, office: Office, neighbor: int, tag: int, largest: int = 0, window: Window | None = None) -> None:
+        self._window = window
         self._office, self._neighbor, self._tag, self._largest = office, neighbor, tag, largest
         self._sends: dict[int, Any] = {}  # by the frame's address
         self._puts: dict[int, Any] = {}  # by the frame's address
@@ -237,6 +247,9 @@ class MPILink(Link):
     @property
     def pushes(self) -> bool:
         return self._office.threads_may_call()
+
+    def window(self, size: int) -> Window | None:
+        return self._window if self._window is not None and size <= self._window.largest else None
 
     def put(self, frame: Tensor) -> None:
         address = frame.data_ptr()

@@ -150,11 +150,19 @@ class Mover:
         size: bytes of the longest frame that comes.
         put: takes what comes.
         broken: is told of a link that breaks.
+        longest_s: its longest nap.
     """
 
     def __init__(
-        self, node: int, lines: Sequence[Line], size: int, put: Callable[[Came], None], broken: Broken
+        self,
+        node: int,
+        lines: Sequence[Line],
+        size: int,
+        put: Callable[[Came], None],
+        broken: Broken,
+        longest_s: float = NAPS_S[1],
     ) -> None:
+        self._longest_s = longest_s
         self._size, self._put, self._broken = size, put, broken
         self._sending, self._receiving = list(lines), list(lines)
         self._is_over = Event()
@@ -166,7 +174,7 @@ class Mover:
         while (self._sending or self._receiving) and not self._is_over.is_set():
             moved = [self._tried(partial(self._receive, line), line) for line in [*self._receiving]]
             moved += [self._tried(partial(self._send, line), line) for line in [*self._sending]]
-            nap_s = NAPS_S[0] if any(moved) else min(2 * nap_s, NAPS_S[1])
+            nap_s = NAPS_S[0] if any(moved) else min(2 * nap_s, self._longest_s)
             sleep(nap_s)
 
     def _tried(self, work: Callable[[], bool], line: Line) -> bool:

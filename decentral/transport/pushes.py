@@ -2,8 +2,9 @@
 
 A push copies its payload into a free frame and puts that into a place for each neighbor, which a thread empties; on the
 other side threads read the links and put what comes into places of their own, into which the node looks (`outgoing`,
-`mailbox`). Frames say their sender's step. Whoever leaves says farewell on each link behind the last that it has
-pushed, which ends the reading at the other end: in peace with round 1, otherwise with round 0.
+`mailbox`). Where a link has a window (`windows`) the place is there, and the threads carry the farewell alone. Frames
+say their sender's step. Whoever leaves says farewell on each link behind the last that it has pushed, which ends the
+reading at the other end: in peace with round 1, otherwise with round 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +28,11 @@ from decentral.transport.frames import (
     read_header,
     signature,
 )
-from decentral.transport.inbox import FAREWELL, HURRY_S, LOOKS_S, Came, Readers
+from decentral.transport.inbox import FAREWELL, HURRY_S, LOOKS_S, NAPS_S, Came, Readers
 from decentral.transport.links import CLOSED, NO_ANSWER, BrokenLinkError, Outbox
 from decentral.transport.mailbox import Mailbox, Parcel
 from decentral.transport.outgoing import Frame, Line, Mover, Senders
+from decentral.transport.windows import Windows
 from decentral.transport.wiring import Wires
 
 _ADDS = crc32(b"adds")
@@ -43,6 +45,7 @@ class _Opened(NamedTuple):
     readers: Readers
     senders: Senders
     mover: Mover | None
+    windows: Windows
 
 
 class Pushes:
@@ -94,12 +97,14 @@ class Pushes:
     @property
     def read(self) -> int:
         """Frames that have come to the node."""
-        return sum(self._read.values())
+        read = sum(self._read.values())  # first: what is taken meanwhile must not count twice
+        return read + (self._open.windows.fresh if self._open else 0)
 
     @property
     def is_waiting(self) -> bool:
         """Whether the node waits for something, with nothing there."""
-        return self._open is not None and self._open.mailbox.is_empty() and self._waits
+        opened = self._open
+        return opened is not None and opened.mailbox.is_empty() and not opened.windows.fresh and self._waits
 
     def push(self, asked: Push) -> None:
         """Put a payload into the place for each receiver; what the neighbor takes is on its way when this returns.
@@ -109,7 +114,7 @@ class Pushes:
             MissingEnvironmentError: a link that nothing can be pushed over.
             RuntimeError: the payload is not like what the first one was, or the node has no link to a receiver.
         """
-        self._opened(asked.like)
+        windows = self._opened(asked.like).windows
         self.check("Push")
         self._number += 1
         kind = self._signature ^ (_ADDS if asked.adds else 0)
@@ -120,7 +125,12 @@ class Pushes:
                 raise RuntimeError(f"node {self._node} has no link to node {receiver}, which it pushes to")
             if signature(payload) != self._signature:  # a longer one would end the receiving process
                 raise RuntimeError(f"node {self._node} pushed something of another shape or dtype than at first")
-            if receiver not in self._left and not (asked.adds and self._add(line, stamp, payload)):
+            if receiver in self._left:
+                continue
+            if (window := windows.to(receiver)) is not None:
+                line.made += 1  # first: who counts must not find it read before it was made
+                line.made -= window.write(stamp, payload, asked.adds)
+            elif not (asked.adds and self._add(line, stamp, payload)):
                 groups.setdefault((id(payload), id(line.outbox)), []).append(line)
         for lines in groups.values():
             payload = asked.to[lines[0].neighbor]
@@ -162,23 +172,35 @@ class Pushes:
             LostNeighborError: a neighbor is gone, sent something else, or nothing came in time.
             MissingEnvironmentError: a link that nothing can be pushed over.
         """
-        mailbox, began = self._opened(asked.like).mailbox, monotonic()
+        opened, began = self._opened(asked.like), monotonic()
+        mailbox = opened.mailbox
+        nap_s, longest_s = (
+            NAPS_S if opened.windows else (LOOKS_S, LOOKS_S)
+        )  # nobody rings for what is pushed through a window
         most_s = self._timeout_s if timeout_s is None else timeout_s
         while True:
             self.check("Poll")
             self._waits = False
+            all_left = self._left.issuperset(self._lines)  # before looking: what they pushed last is there
+            self._look_into(opened)
             taken = mailbox.take()
             self._waits = asked.wait and not taken
             if taken or not asked.wait or is_over():
                 return taken
             waited_s = monotonic() - began
-            if waited_s >= most_s or (most_s < inf and self._left.issuperset(self._lines)):
+            if waited_s >= most_s or (most_s < inf and all_left):
                 why = CLOSED if waited_s < most_s else NO_ANSWER
                 raise LostNeighborError(
                     f"node {self._node} waited {waited_s:.1f} s for what any of its neighbors pushes: {why} (Poll, "
                     f"{self._names()}); raise transport.timeout_s where a step takes longer"
                 )
-            mailbox.wait(min(LOOKS_S, most_s - waited_s))
+            mailbox.wait(min(nap_s, most_s - waited_s))
+            nap_s = min(2 * nap_s, longest_s)
+
+    def _look_into(self, opened: _Opened) -> None:
+        """Put what has come through windows where all else comes."""
+        for neighbor, found in opened.windows.take():
+            self._came(opened.mailbox, Came(neighbor, found.frame), found.age_s, lent=False)
 
     def wake(self) -> None:
         """Let a node that waits look whether it still should."""
@@ -189,6 +211,7 @@ class Pushes:
         """What has come goes, and the node waits for nothing."""
         self._waits = False
         if self._open is not None:
+            self._look_into(self._open)
             self._open.mailbox.drop()
 
     def check(self, kind: str) -> None:
@@ -209,6 +232,7 @@ class Pushes:
     def _count(self) -> None:
         """Take over the threads' counts of bytes."""
         sent_bytes = sum(line.sent_bytes for line in self._lines.values())
+        sent_bytes += self._open.windows.sent_bytes if self._open else 0
         self._bytes_sent[self._node] += sent_bytes - self._counted
         self._counted = sent_bytes
 
@@ -232,12 +256,14 @@ class Pushes:
         readers = Readers("pushes", node, {j: line.link for j, line in self._lines.items()}, size, put)
         sleeping = [line for line in self._lines.values() if not line.link.polled]
         senders = Senders(node, sleeping, self._timeout_s, broken)
-        mover = Mover(node, polled, size, put, broken) if polled else None
-        self._open = _Opened(mailbox, readers, senders, mover)
+        windows = {j: window for j, line in self._lines.items() if (window := line.link.window(size)) is not None}
+        longest_s = NAPS_S[1] if any(line.neighbor not in windows for line in polled) else LOOKS_S
+        mover = Mover(node, polled, size, put, broken, longest_s) if polled else None
+        self._open = _Opened(mailbox, readers, senders, mover, Windows(windows))
         return self._open
 
-    def _came(self, mailbox: Mailbox, came: Came) -> None:
-        """What a reader does with a frame, or with the news that its link is broken."""
+    def _came(self, mailbox: Mailbox, came: Came, age_s: float = 0.0, lent: bool = True) -> None:
+        """What a reader does with a frame, lent by its link, or with the news that its link is broken."""
         neighbor, frame = came
         if isinstance(frame, BrokenLinkError):
             self._is_broken(mailbox, neighbor, str(frame))
@@ -255,9 +281,8 @@ class Pushes:
             self._said_farewell(mailbox, neighbor, in_peace=stamp.round > 0)
             return
         self._heard[neighbor] = stamp.sequence + 1
-        parcel = Parcel(
-            payload_views(frame, self._like), stamp.round - 1, self._clock(), self._release(neighbor, frame)
-        )
+        give_back = self._release(neighbor, frame) if lent else lambda: None
+        parcel = Parcel(payload_views(frame, self._like), stamp.round - 1, self._clock() - age_s, give_back)
         mailbox.put(neighbor, parcel, adds=kind != self._signature)
         self._read[neighbor] += 1
 

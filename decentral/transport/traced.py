@@ -8,17 +8,34 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from decentral.peer import AllReduce, Collect, Effect, Exchange, Gather, Mix, Post, Receive, Send, Ticket
+from decentral.peer import (
+    AllReduce,
+    Arrival,
+    Collect,
+    Effect,
+    Exchange,
+    Gather,
+    Mix,
+    Poll,
+    Post,
+    Push,
+    Receive,
+    Send,
+    Ticket,
+)
 from decentral.timeline import Category, Span, Timeline
-from decentral.transport.driver import Driver, Step, Watching
+from decentral.transport.driver import Driver, FreeRun, Step, Watching
 from decentral.transport.frames import HEADER_BYTES, Stamp, payload_bytes
 from decentral.transport.links import Finish, Link, Wait
+from decentral.transport.traced_run import TracedRun
+from decentral.transport.windows import Window
 from decentral.transport.wiring import Wires
 
 
 def traced_wires(wires: Wires, timeline: Timeline) -> Wires:
     """The same wires, each link's sends and waits on the timeline."""
     timeline.links = {neighbor: link.name for neighbor, link in wires.links.items()}
+    timeline.pushed_bytes = dict.fromkeys(wires.links, 0)
     bundles = (
         bundle._replace(links={j: TracedLink(link, j, timeline) for j, link in bundle.links.items()})
         for bundle in wires.bundles
@@ -62,7 +79,19 @@ class TracedLink(Link):
         self._link.check(frame, expected)
 
     def send(self, frame: Tensor) -> Wait | None:
+        self._count(frame)
         return self._link.send(frame)
+
+    def _count(self, frame: Tensor) -> None:
+        if frame.numel() > HEADER_BYTES:  # a farewell is no message
+            self._add(frame.numel())
+
+    def _add(self, sent_bytes: int) -> None:
+        self._timeline.pushed_bytes[self._neighbor] += sent_bytes
+
+    @property
+    def pushes(self) -> bool:
+        return self._link.pushes
 
     def next(self, size: int) -> Tensor:
         return self._link.next(size)
@@ -73,7 +102,13 @@ class TracedLink(Link):
     def has_room(self) -> bool:
         return self._link.has_room()
 
+    def window(self, size: int) -> Window | None:
+        if (window := self._link.window(size)) is not None:
+            window.tell = self._add
+        return window
+
     def put(self, frame: Tensor) -> None:
+        self._count(frame)
         self._link.put(frame)
 
     def is_through(self, frame: Tensor) -> bool:
@@ -97,7 +132,8 @@ class TracedDriver(Watching):
         (self._node,) = self.hosted
         self._timeline = timeline
         self._under_way: dict[Ticket, Span] = {}
-        self._letters: Counter[tuple[Category, int]] = Counter()  # of this round, sent to a neighbor or come from it
+        self._free = False  # whether each node steps at its own pace
+        self._letters: Counter[tuple[bool, int]] = Counter()  # of this round, sent to a neighbor or come from it
         self._letter_bytes: Counter[int] = Counter()  # to each neighbor so far
 
     def advance(self, steps: Mapping[int, Step], round: int) -> dict[int, Tensor]:
@@ -108,6 +144,15 @@ class TracedDriver(Watching):
             return self._driver.advance({self._node: self._watched(steps[self._node])}, round)
         finally:
             self._timeline.add("round", began, perf_counter_ns())
+
+    def run_free(self, run: FreeRun) -> None:
+        self._free = True
+        self._letters.clear()
+        watched = TracedRun(run, self._timeline, self._watched)
+        try:
+            self._driver.run_free(watched)
+        finally:
+            watched.note()
 
     def _watched(self, step: Step) -> Step:
         """The same step, noting what it asks for and what it does in between."""
@@ -127,15 +172,17 @@ class TracedDriver(Watching):
                     return cast(Tensor, done.value)
                 began = perf_counter_ns()
                 sends = isinstance(asked, Exchange | Post | Mix)
-                self._own(resumed, began, first, has_received, sends or isinstance(asked, Gather))
+                self._own(resumed, began, first, has_received, sends or isinstance(asked, Gather | Push))
                 first = len(timeline.current)
-                answer = yield asked
-                if isinstance(asked, Send | Receive):
-                    self._passed(asked, answer, began)
-                else:
-                    self._answered(asked, answer, began, first, exchanges)
+                try:
+                    answer = yield asked
+                except GeneratorExit:
+                    if isinstance(asked, Receive | Poll):  # what was waited for will not come
+                        timeline.add("wait" if asked.wait else "poll", began, perf_counter_ns())
+                    raise
+                self._note(asked, answer, began, first, exchanges)
                 exchanges += sends
-                has_received = isinstance(asked, Exchange | Collect | Gather)
+                has_received = isinstance(asked, Exchange | Collect | Gather | Poll)
         finally:
             step.close()
 
@@ -150,6 +197,15 @@ class TracedDriver(Watching):
             self._timeline.add(category, began, span.began_ns)
             began = span.ended_ns
         self._timeline.add(category, began, ended)
+
+    def _note(self, asked: Effect[Any], answer: Any, began: int, first: int, exchanges: int) -> None:
+        match asked:
+            case Send() | Receive():
+                self._passed(asked, answer, began)
+            case Push() | Poll():
+                self._pushed(asked, answer or {}, began)
+            case _:
+                self._answered(asked, answer, began, first, exchanges)
 
     def _answered(self, asked: Effect[Any], answer: Any, began: int, first: int, exchanges: int) -> None:
         """Note how an effect was answered, by the sends and waits from index `first` on."""
@@ -175,12 +231,31 @@ class TracedDriver(Watching):
             timeline.put(self._under_way.pop(asked.ticket)._replace(ended_ns=links[-1].ended_ns))
 
     def _passed(self, asked: Send | Receive, answer: Any, began: int) -> None:
-        """Note a letter; both ends number those of a round alike."""
-        category: Category = "send" if isinstance(asked, Send) else "wait"
+        """Note a letter; both ends number those of a round alike, and in a free run all of an edge and direction."""
+        category: Category = "send" if isinstance(asked, Send) else "wait" if asked.wait else "poll"
+        if isinstance(asked, Receive) and answer is None:
+            self._timeline.add(category, began, perf_counter_ns())
+            return
         neighbor: int = asked.to if isinstance(asked, Send) else answer.sender
         if isinstance(asked, Send):
             self._letter_bytes[neighbor] += HEADER_BYTES + payload_bytes(asked.payload)
         total_bytes = self._letter_bytes[neighbor] if isinstance(asked, Send) else 0
-        place = neighbor, self._letters[category, neighbor]
-        self._letters[category, neighbor] += 1
-        self._timeline.put(Span(category, self._timeline.round, began, perf_counter_ns(), *place, total_bytes))
+        number = self._letters[isinstance(asked, Send), neighbor]
+        self._letters[isinstance(asked, Send), neighbor] += 1
+        message = number if self._free else None
+        span = Span(category, self._timeline.round, began, perf_counter_ns(), neighbor, number, total_bytes, message)
+        self._timeline.put(span)
+
+    def _pushed(self, asked: Push | Poll, arrivals: Mapping[int, Arrival], began: int) -> None:
+        """Note what is handed over to each neighbor, or was found from each; both ends know the sender's step."""
+        timeline, ended = self._timeline, perf_counter_ns()
+        if isinstance(asked, Push):
+            for neighbor in asked.to:
+                sent_bytes = timeline.pushed_bytes[neighbor]
+                timeline.put(Span("send", timeline.round, began, ended, neighbor, 0, sent_bytes, asked.step))
+            return
+        category: Category = "wait" if asked.wait else "poll"
+        for neighbor, arrival in arrivals.items():
+            timeline.put(Span(category, timeline.round, began, ended, neighbor, 0, 0, arrival.step))
+        if not arrivals:
+            timeline.add(category, began, ended)

@@ -23,11 +23,12 @@ from decentral.transport.everyone import Circle, Everyone, GlooEveryone
 from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group, loopback_interface
 from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
+from decentral.transport.links import Link
 from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
 from decentral.transport.rank import RankDriver
 from decentral.transport.survivors import Dead, SurvivingEveryone, say_linked
 from decentral.transport.traced import traced_wires
-from decentral.transport.wiring import Wires, Wiring
+from decentral.transport.wiring import MakeLink, Wires, Wiring
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class World:
         largest: int = 0,
         timeline: Timeline | None = None,
         waits: bool = True,
+        pushed: int = 0,
     ) -> RankDriver:
         """This node's driver for one run: links to its neighbors, under a prefix that no other run uses.
 
@@ -147,9 +149,10 @@ class World:
             largest: bytes of the run's largest message, where that is known: receives are then posted a round ahead.
             timeline: where what the links do is noted, if anywhere.
             waits: whether nodes wait for each other; NCCL's links are for those that do.
+            pushed: bytes of the run's largest pushed message, at least, where that is known.
         """
         linking = self if waits else replace(self, engine=None)
-        wires = linking._linked(topology, epoch, largest) if topology else Wires()
+        wires = linking._linked(topology, epoch, largest, pushed) if topology else Wires()
         if timeline is not None:
             wires = traced_wires(wires, timeline)
         everyone = self.everyone(epoch)
@@ -161,8 +164,8 @@ class World:
             self.rank, self.size, wires, gradient, everyone, run, epoch, asked.timeout_s, circle, asked.survive
         )
 
-    def _linked(self, topology: Topology, epoch: int, largest: int) -> Wires:
-        wiring, neighbors = self.wiring(epoch, largest), topology.neighbors(self.rank)
+    def _linked(self, topology: Topology, epoch: int, largest: int, pushed: int = 0) -> Wires:
+        wiring, neighbors = self.wiring(epoch, largest, pushed), topology.neighbors(self.rank)
         if self.engine is None:  # no link depends on an order of edges, and a large graph takes long to color
             return wiring.connect(neighbors)
         colored = enumerate(matchings(topology.graph))
@@ -215,11 +218,11 @@ class World:
 
         return SurvivingEveryone(self.rank, self.size, store, Dead(self.store), make, failed)
 
-    def wiring(self, epoch: int, largest: int = 0) -> Wiring:
+    def wiring(self, epoch: int, largest: int = 0, pushed: int = 0) -> Wiring:
         """How this node is linked to others in one run."""
         asked = self.transport
         store = self.prefixed(epoch, "wires")
-        by_mpi = None if self.office is None else partial(MPILink, self.office, tag=epoch, largest=largest)
+        by_mpi = None if self.office is None else self._by_mpi(self.office, epoch, largest, pushed)
         return Wiring(
             self.rank,
             store,
@@ -231,6 +234,15 @@ class World:
             self.engine,
             asked.timeout_s,
         )
+
+    def _by_mpi(self, office: Office, epoch: int, largest: int, pushed: int) -> MakeLink:
+        near = office.near if pushed and self.transport.name == "mpi" else None  # else shared memory links this host
+
+        def link(neighbor: int) -> Link:
+            window = near.window(neighbor, pushed) if near else None
+            return MPILink(office, neighbor, epoch, largest, window)
+
+        return link
 
     @contextmanager
     def gloo_interface(self) -> Iterator[None]:

@@ -153,3 +153,24 @@ def test_what_a_rank_is_asked_to_keep() -> None:
         rounds_asked(False, 7)
     assert words(None) == []
     assert words(7) == ["--trace", "--trace-rounds", "7"]
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(240)
+def test_processes_that_never_wait_for_each_other_are_traced_too(small: Path, decentral: Command) -> None:
+    asked = ("nodes=2", "algorithm=swift", "least_gradient_s=0.03")
+    options = [*(word for setting in asked for word in ("-s", setting)), "--trace", "--trace-rounds", "10"]
+    code, _, err = finished(small.parent, "train", small.name, "--out", "run", *options)
+    assert code == 0, err
+    assert decentral("trace", "merge", "run").code == 0
+    merged = events(small.parent / "run" / "trace.json")
+    counts = Counter(event.get("cat") for event in merged if event["ph"] == "X")
+    assert counts["round"] == counts["forward"] == 2 * 10
+    assert counts["serve"] == 2
+    starts, ends = ({event["id"]: event["pid"] for event in merged if event["ph"] == phase} for phase in "sf")
+    assert starts
+    assert {key: 1 - node for key, node in starts.items()} == ends
+    ranks = decentral("trace", "summary", "run", "--json").json["ranks"]
+    assert [(rank["rounds"], rank["dropped_rounds"]) for rank in ranks] == [(10, 2)] * 2
+    assert all(rank["sent_bytes"] > 0 for rank in ranks)
+    assert decentral("trace", "summary", "run").code == 0

@@ -17,6 +17,6 @@ def test_four_ranks_of_mpirun_give_the_bits_of_lockstep(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     for rank in range(4):
         found = json.loads((tmp_path / f"rank-{rank}.json").read_text())
-        assert len(found) == len(list(variations())) + len(list(further_variations())) + len(REAL) + 2
+        assert len(found) == len(list(variations())) + len(list(further_variations())) + len(REAL) + 3
         assert len(found) > 70
         assert [what for what, alike in found if not alike] == []

@@ -64,9 +64,18 @@ def alike(run: Run, simulated: Run, rank: int, tolerance: float | None = None) -
     return same(run.states[rank], simulated.states[rank], tolerance) and counted
 
 
-def is_whole(world: World, freely: Callable[[RankDriver, int, int], tuple[float, ...]], epoch: int) -> bool:
+def is_whole(
+    world: World, freely: Callable[[RankDriver, int, int], tuple[float, ...]], epoch: int, pushed: int
+) -> bool:
     """Whether nothing was lost in a free run of all ranks: of what they sum up, or of what they ask each other."""
-    driver = world.driver(Topology.static("ring", nx.cycle_graph(NODES), "metropolis"), gradient, run=7, epoch=epoch)
+    driver = world.driver(
+        Topology.static("ring", nx.cycle_graph(NODES), "metropolis"),
+        gradient,
+        run=7,
+        epoch=epoch,
+        waits=False,
+        pushed=pushed,
+    )
     try:
         own = freely(driver, world.rank, NODES)
         all_nodes = driver.gather({world.rank: [*map(float, own)]})
@@ -96,8 +105,9 @@ def main(out: Path) -> None:
         walking = test_tokens.method(name, "path-4", **settings)
         run = test_tokens.on_a_rank(world, walking, "path-4", test_tokens.ROUNDS, epoch)
         found.append([what, alike(run, test_tokens.in_lockstep(walking), world.rank)])
-    for epoch, freely in enumerate((summed, answered), start=len(found) + 1):
-        found.append([f"free run, {freely.__name__}", is_whole(world, freely, epoch)])
+    for epoch, (freely, pushed) in enumerate(((summed, 0), (summed, 1 << 14), (answered, 0)), start=len(found) + 1):
+        through = "windows" if pushed else "messages"
+        found.append([f"free run, {freely.__name__}, {through}", is_whole(world, freely, epoch, pushed)])
     (out / f"rank-{world.rank}.json").write_text(json.dumps(found))
 
 
