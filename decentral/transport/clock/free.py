@@ -116,7 +116,8 @@ class FreeInTime(Simulator):
         self._time.now_s[node] = at_s
         if node in self._serving:
             return
-        self._log("step", node, at_s)
+        if self._time.log is not None:
+            self._time.log.step(node, at_s)
         self._run.end(node, loss, at_s)
         self._progress.step(node, self._down | self._serving, at_s, self._waiting)
         self._begin(node, at_s)
@@ -171,8 +172,8 @@ class FreeInTime(Simulator):
         if isinstance(asked, Receive):
             return self._mail.take(node, asked)
         taken = self._pushes.take(node)
-        if taken:
-            self._log("taken", node, at_s, pushes={sender: arrival.step for sender, arrival in taken.items()})
+        if taken and self._time.log is not None:
+            self._time.log.taken(node, at_s, {sender: arrival.step for sender, arrival in taken.items()})
         return taken
 
     def _wake(self, node: int) -> None:
