@@ -55,7 +55,7 @@ class FreeInTime(Simulator):
         Raises:
             DeadlockError: a node can never go on, or makes no step while others make many.
         """
-        self._run = run
+        self._run, self._look_s = run, run.look_s()
         try:
             for node in self.hosted:
                 self._begin(node, 0.0)
@@ -78,8 +78,9 @@ class FreeInTime(Simulator):
         )
 
     def _happen(self, run: FreeRun) -> None:
-        while self._queue.next_s > run.look_s():
-            run.look(run.look_s())
+        while self._queue.next_s > self._look_s:
+            run.look(self._look_s)
+            self._look_s = run.look_s()
         event = self._queue.next()
         if event is None:
             return
@@ -177,7 +178,9 @@ class FreeInTime(Simulator):
         return taken
 
     def _wake(self, node: int) -> None:
-        asked, since_s = self._waiting.get(node, (None, 0.0))
+        if node not in self._waiting:
+            return
+        asked, since_s = self._waiting[node]
         if not isinstance(asked, Poll | Receive):
             return
         del self._waiting[node]

@@ -15,7 +15,7 @@ outages; all the rest follows from them.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -161,7 +161,7 @@ class Recorded:
 
 
 def _number(at_s: float) -> str:
-    return float.__repr__(at_s) if isfinite(at_s) else "null"
+    return "null" if at_s == inf else float.__repr__(at_s)
 
 
 def _read(at_s: float | None) -> float:
