@@ -61,15 +61,18 @@ class FreeInTime(Simulator):
                 self._begin(node, 0.0)
                 for away in self._time.away.get(node, ()):
                     self._foresee_down(node, away, 0.0)
-            while self._goes_on():
-                self._happen(run)
+            while (next_s := self._queue.next_s) < inf or self._somebody_comes_back():
+                while next_s > self._look_s:
+                    run.look(self._look_s)
+                    self._look_s = run.look_s()
+                self._happen()
             self._check_all_through()
         finally:
             self.close()
 
-    def _goes_on(self) -> bool:
-        """Whether anything is left to happen but nodes that go down and come back."""
-        return self._queue.is_busy or any(self._comes_back(node) for node in self._down - self._serving)
+    def _somebody_comes_back(self) -> bool:
+        """Whether a node is down that has not made its steps, and is to go on."""
+        return any(self._comes_back(node) for node in self._down - self._serving)
 
     def _comes_back(self, node: int) -> bool:
         return any(
@@ -77,10 +80,7 @@ class FreeInTime(Simulator):
             for away in self._time.away[node]
         )
 
-    def _happen(self, run: FreeRun) -> None:
-        while self._queue.next_s > self._look_s:
-            run.look(self._look_s)
-            self._look_s = run.look_s()
+    def _happen(self) -> None:
         event = self._queue.next()
         if event is None:
             return

@@ -161,7 +161,7 @@ class Recorded:
 
 
 def _number(at_s: float) -> str:
-    return "null" if at_s == inf else float.__repr__(at_s)
+    return float.__repr__(at_s) if at_s < inf else "null"
 
 
 def _read(at_s: float | None) -> float:

@@ -78,13 +78,8 @@ class Queue:
         return sorted(found, key=lambda event: event.node)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether there is anything to come that is not aside."""
-        return self._skip()
-
-    @property
     def next_s(self) -> float:
-        """When the next event is that is not aside; infinite if there is none."""
+        """When the next event is that is not aside; infinite if there is none, and the simulation is not busy."""
         return self._events[0].at_s if self._skip() else inf
 
     def _skip(self) -> bool:
