@@ -44,7 +44,9 @@ def sum_into(out: Tensor, weights: Sequence[float], vectors: Sequence[Tensor]) -
         vectors: k vectors `(d,)`, k >= 1, that `is_fusible` takes together with `out`.
     """
     addresses = np.array([vector.data_ptr() for vector in vectors], dtype=np.uintp)
-    flat = out.numpy().reshape(-1)
+    flat = out.numpy()
+    if flat.ndim != 1:
+        flat = flat.reshape(-1)
     _sum_into(flat, np.array(weights, dtype=flat.dtype), addresses)
     torch.autograd.graph.increment_version(out)  # torch saw no write, and whoever watches for one asks torch
 
