@@ -71,7 +71,7 @@ class AsyncGradientPush(Asynchronous):
             torch.mul(state.x, state.weight - 1, out=state.half)
             state.local.step(gradient)
             state.half.add_(state.x)
-        gives = state.weight.is_meta or bool(state.weight >= LEAST)
+        gives = state.weight.is_meta or state.weight.item() >= LEAST
         own: Payload = (state.half, state.weight)
         if gives:
             await peer.push(own, adds=True)
