@@ -15,6 +15,7 @@ outages; all the rest follows from them.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -160,6 +161,7 @@ class Recorded:
         )
 
 
+@lru_cache(256)  # neighbors are sent to at one time, and what ends then begins the next
 def _number(at_s: float) -> str:
     return float.__repr__(at_s) if at_s < inf else "null"
 

@@ -71,7 +71,7 @@ class Pushes:
                 raise RuntimeError(f"node {sender} pushed to node {receiver}, which there is not")
             check_alike(payload, asked.like, sender, receiver)
             if (pushed := copies.get(id(payload))) is None:
-                copy, nbytes = tuple(tensor.clone() for tensor in payload), HEADER_BYTES + payload_bytes(payload)
+                copy, nbytes = tuple([tensor.clone() for tensor in payload]), HEADER_BYTES + payload_bytes(payload)
                 pushed = copies[id(payload)] = Pushed(copy, nbytes, asked.step, asked.adds)
             edge = sender, receiver
             if edge in self._leaving:
