@@ -52,6 +52,11 @@ class PairState(AsynchronousState):
     asked: int
     since: int
     change: Tensor  # (d,) scratch
+    mark: Tensor  # (1,) a byte, by which a reply is told from a request
+
+    def kinds(self) -> tuple[Payload, ...]:
+        """A letter of each kind, for its shapes."""
+        return (self.x,), (self.x, self.mark)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +75,11 @@ class ADPSGD(Asynchronous):
             asked=NOBODY,
             since=0,
             change=torch.zeros_like(x),
+            mark=torch.zeros(1, dtype=torch.uint8, device=x.device),
         )
 
-    def kinds(self, x: Tensor) -> tuple[Payload, ...]:
-        """A letter of each kind, for its shapes: a reply is told from a request by a byte more."""
-        return (x,), (x, torch.zeros(1, dtype=torch.uint8, device=x.device))
-
     async def step(self, state: PairState, peer: Peer) -> Tensor:
-        kinds = self.kinds(state.x)
+        kinds = state.kinds()
         if state.asked == NOBODY and (neighbors := peer.row().to):
             chosen = turn_stream(peer.seed, peer.round, f"whom node {peer.node} asks").integers(len(neighbors))
             state.asked, state.since = neighbors[int(chosen)], peer.round
@@ -93,7 +95,7 @@ class ADPSGD(Asynchronous):
 
     async def serve(self, state: PairState, peer: Peer) -> Tensor:
         while True:
-            await self._read(state, await peer.receive(self.kinds(state.x)), peer)
+            await self._read(state, await peer.receive(state.kinds()), peer)
 
     def _is_overdue(self, state: PairState, peer: Peer) -> bool:
         return self.max_delay is not None and state.asked != NOBODY and peer.round - state.since >= self.max_delay
@@ -111,8 +113,7 @@ class ADPSGD(Asynchronous):
         if is_crossing:
             self._answered(state, peer)
         else:
-            _, (_, mark) = self.kinds(state.x)
-            await peer.send(sender, (state.change, mark), self.kinds(state.x))
+            await peer.send(sender, (state.change, state.mark), state.kinds())
 
     def _answered(self, state: PairState, peer: Peer) -> None:
         state.used(peer.round - state.since)

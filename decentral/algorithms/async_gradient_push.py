@@ -72,7 +72,7 @@ class AsyncGradientPush(Asynchronous):
             torch.mul(state.x, state.weight - 1, out=state.half)
             state.local.step(gradient)
             state.half.add_(state.x)
-        gives = state.weight.is_meta or bool(state.weight >= LEAST)
+        gives = state.weight.is_meta or state.weight.item() >= LEAST
         own: Payload = (state.half, state.weight)
         if gives:
             await peer.push(own, adds=True)
@@ -105,7 +105,8 @@ class AsyncGradientPush(Asynchronous):
         self, state: AsyncPushState, peer: Peer, kept: float, own: Payload, came: Mapping[int, Payload]
     ) -> None:
         """u and w from what is kept of the node's own and what has come; and z."""
-        weights = {peer.node: kept} | {sender: peer.row().weights[sender] for sender in came}
+        row = peer.row().weights
+        weights = {peer.node: kept} | {sender: row[sender] for sender in came}
         sums, masses = ({j: part[place] for j, part in {peer.node: own, **came}.items()} for place in (0, 1))
         state.weight = weighted_sum(weights, masses, out=torch.empty_like(state.weight))
         weighted_sum(weights, sums, out=state.x).div_(state.weight)

@@ -38,7 +38,8 @@ def _bytes_of_pairs(algorithm: ADPSGD, prepared: Prepared, node: int) -> float:
     neighbor with k of its own asks it in every k-th."""
     topology = prepared.topology
     assert topology is not None
-    request, reply = (HEADER_BYTES + payload_bytes(kind) for kind in algorithm.kinds(prepared.meta()))
+    kinds = algorithm.init(prepared.meta(), prepared.peer(node)).kinds()
+    request, reply = (HEADER_BYTES + payload_bytes(kind) for kind in kinds)
     turns = min(topology.schedule.period or TURNS, TURNS)
     rows = [topology.row(node, turn) for turn in range(turns)]
     asks = sum(1 for row in rows if row.to)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from decentral.methods import ResolvedMethod, methods
 from decentral.peer import Peer
 from decentral.topology import gallery
 from decentral.topology.mixing import Row
+from decentral.topology.schedule import REMEMBERED
 from decentral.topology.topology import Topology
 from decentral.training.algorithm import (
     algorithm_of,
@@ -105,10 +106,13 @@ class Prepared:
         """What the algorithm may know at a node."""
         topology = self.topology
 
-        def rows(turn: int) -> Row:
+        static = topology is None or topology.schedule.period == 1
+
+        @lru_cache(REMEMBERED)  # a node asks for its row several times in a step
+        def row(turn: int) -> Row:
             return topology.row(node, turn) if topology else Row(node, {node: 1.0}, ())
 
-        static = topology is None or topology.schedule.period == 1
+        rows = (lambda turn: row(0)) if static else row  # noqa: ARG005  every turn is alike
         return Peer(node, self.nodes, rows, self.task.layout, self.task.seed, static=static)
 
     def meta(self) -> Tensor:

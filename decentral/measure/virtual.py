@@ -61,7 +61,7 @@ def virtual_time(
     wires, rest = _wires(section, nodes)
     return VirtualTime(
         gradient_s_of(section, nodes),
-        lambda i, j: wires.get((min(i, j), max(i, j)), rest),
+        (lambda i, j: wires.get((min(i, j), max(i, j)), rest)) if wires else (lambda i, j: rest),  # noqa: ARG005
         factors=factors_of(section, nodes, seed, place),
         slowed=slowed,
         away=away,

@@ -27,7 +27,7 @@ class Batches:
     def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, seed: int, node: int) -> None:
         assert 0 < len(inputs) == len(targets), (len(inputs), len(targets))
         self._inputs, self._targets = inputs, targets
-        self._batch_size = min(batch_size, len(inputs))
+        self._samples, self._batch_size = len(inputs), min(batch_size, len(inputs))
         self._seed, self._node = seed, node
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self.taken = 0
@@ -35,7 +35,7 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Batches in one epoch."""
-        return len(self._inputs) // self._batch_size
+        return self._samples // self._batch_size
 
     def integer_seed(self, purpose: str) -> int:
         """63 bits for another stream of the same node."""
@@ -45,7 +45,7 @@ class Batches:
         """The next batch: inputs `(b, ...)` and targets `(b, ...)`, with b the smaller of batch_size and N."""
         epoch, position = divmod(self.taken, self.per_epoch)
         self.taken += 1
-        if self._batch_size == len(self._inputs):
+        if self._batch_size == self._samples:
             return self._inputs, self._targets
         start = position * self._batch_size
         chosen = self._permutation(epoch)[start : start + self._batch_size]
@@ -53,6 +53,6 @@ class Batches:
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            order = stream(self._seed, self._node, f"epoch {epoch}").permutation(len(self._inputs))
+            order = stream(self._seed, self._node, f"epoch {epoch}").permutation(self._samples)
             self._epoch, self._order = epoch, torch.from_numpy(order).to(self._inputs.device)
         return self._order

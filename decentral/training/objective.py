@@ -64,7 +64,7 @@ class Objective:
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._noise = batches.integer_seed("forward") >> 1
         self._views = Views(self._parameters, self.layout)
-        self._gradients: list[Tensor] = []  # one for each Gradient of a step
+        self._gradients: list[tuple[Tensor, list[Tensor]]] = []  # one for each Gradient of a step, and its blocks
         self._asked = 0
 
     def begin_step(self) -> None:
@@ -74,9 +74,10 @@ class Objective:
     def gradient(self, at: Tensor) -> LossAndGradient:
         """Loss `()` and flat gradient `(d,)` of the next minibatch; the gradient is the step's own until its end."""
         module = self.module_at(at)
-        gradient = self._next_gradient(at).zero_()
-        for parameter, block in zip(self._parameters, self.layout, strict=True):
-            parameter.grad = block.of(gradient)
+        gradient, blocks = self._next_gradient(at)
+        gradient.zero_()
+        for parameter, block in zip(self._parameters, blocks, strict=True):
+            parameter.grad = block
         # Dropout and the like draw from torch's one generator: what it gives may depend on this node and batch alone.
         _seed_forward(self._noise + self.batches.taken, at.device)
         inputs, targets = self.batches.next()
@@ -92,11 +93,14 @@ class Objective:
         self._views.point_at(at)
         return self.module
 
-    def _next_gradient(self, at: Tensor) -> Tensor:
+    def _next_gradient(self, at: Tensor) -> tuple[Tensor, list[Tensor]]:
         if self._asked == len(self._gradients):
-            self._gradients.append(torch.empty_like(at))
+            self._gradients.append((torch.empty_like(at), []))
+        gradient, blocks = self._gradients[self._asked]
+        if not blocks or blocks[0].data_ptr() != gradient.data_ptr():  # mixing may have moved it
+            blocks[:] = [block.of(gradient) for block in self.layout]
         self._asked += 1
-        return self._gradients[self._asked - 1]
+        return gradient, blocks
 
 
 def _seed_forward(seed: int, device: torch.device) -> None:

@@ -243,7 +243,7 @@ def members(asked: AllReduce, node: int, nodes: int) -> tuple[int, ...]:
 
 def versions(payload: Payload) -> tuple[int, ...]:
     """How often each tensor was written in place; unchanged versions mean that a posted payload was left alone."""
-    return tuple(tensor._version for tensor in payload)
+    return tuple([tensor._version for tensor in payload])
 
 
 def copied_views(payload: Payload) -> Payload:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import mse_loss
 
 from decentral import config
 from decentral.errors import ConfigError
@@ -107,6 +108,17 @@ def test_impossible_quadratics_are_refused(fields, key, message):
     with pytest.raises(ConfigError, match=message) as caught:
         quadratics(**fields)
     assert caught.value.at == (key,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1,), (7,), (33,), (4097,), (5, 3)], ids=str)
+def test_half_mean_squared_error_and_its_gradient_are_those_of_torch_to_the_bit(shape, dtype):
+    random = torch.Generator().manual_seed(1)
+    targets = torch.randn(shape, generator=random).to(dtype)
+    outputs = torch.randn(shape if len(shape) > 1 else (*shape, 1), generator=random).to(dtype).requires_grad_()
+    losses = half_mean_squared_error(outputs, targets), mse_loss(outputs.reshape(shape), targets) / 2
+    assert torch.equal(*losses)
+    assert torch.equal(*(torch.autograd.grad(loss, outputs)[0] for loss in losses))
 
 
 def test_half_mean_squared_error_takes_a_column_for_a_vector():

@@ -55,11 +55,14 @@ class FreeInTime(Simulator):
         Raises:
             DeadlockError: a node can never go on, or makes no step while others make many.
         """
-        self._run = run
+        self._run, self._look_s = run, run.look_s()
         try:
             self._begin_all(run)
-            while self._goes_on():
-                self._happen(run)
+            while (next_s := self._queue.next_s) < inf or self._somebody_comes_back():
+                while next_s > self._look_s:
+                    run.look(self._look_s)
+                    self._look_s = run.look_s()
+                self._happen()
             self._check_all_through()
             run.at_s = self._queue.now_s
             numbers = self._pushes.numbers if self._pushes.used else self._numbers
@@ -88,9 +91,9 @@ class FreeInTime(Simulator):
                 else:
                     self._foresee_down(node, away, at_s)
 
-    def _goes_on(self) -> bool:
-        """Whether anything is left to happen but nodes that go down and come back."""
-        return self._queue.is_busy or any(self._comes_back(node) for node in self._down - self._serving)
+    def _somebody_comes_back(self) -> bool:
+        """Whether a node is down that has not made its steps, and is to go on."""
+        return any(self._comes_back(node) for node in self._down - self._serving)
 
     def _comes_back(self, node: int) -> bool:
         return any(
@@ -98,9 +101,7 @@ class FreeInTime(Simulator):
             for away in self._time.away[node]
         )
 
-    def _happen(self, run: FreeRun) -> None:
-        while self._queue.next_s > run.look_s():
-            run.look(run.look_s())
+    def _happen(self) -> None:
         event = self._queue.next()
         if event is None:
             return
@@ -137,7 +138,8 @@ class FreeInTime(Simulator):
         self._time.now_s[node] = at_s
         if node in self._serving:
             return
-        self._log("step", node, at_s)
+        if self._time.log is not None:
+            self._time.log.step(node, at_s)
         self._run.end(node, loss, at_s)
         self._progress.step(node, self._down | self._serving, at_s, self._waiting)
         self._begin(node, at_s)
@@ -192,12 +194,14 @@ class FreeInTime(Simulator):
         if isinstance(asked, Receive):
             return self._mail.take(node, asked)
         taken = self._pushes.take(node)
-        if taken:
-            self._log("taken", node, at_s, pushes={sender: arrival.step for sender, arrival in taken.items()})
+        if taken and self._time.log is not None:
+            self._time.log.taken(node, at_s, {sender: arrival.step for sender, arrival in taken.items()})
         return taken
 
     def _wake(self, node: int) -> None:
-        asked, since_s = self._waiting.get(node, (None, 0.0))
+        if node not in self._waiting:
+            return
+        asked, since_s = self._waiting[node]
         if not isinstance(asked, Poll | Receive):
             return
         del self._waiting[node]

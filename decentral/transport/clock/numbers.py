@@ -1,19 +1,18 @@
 """Messages are numbered on their links: so a duplicate, which a lost acknowledgment makes, is recognized."""
 
-from collections import defaultdict
-
 
 class Numbers:
     """Of all links, by sender and receiver."""
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[int, int], int] = defaultdict(int)
-        self._due: dict[tuple[int, int], int] = defaultdict(int)
+        self._sent: dict[tuple[int, int], int] = {}
+        self._due: dict[tuple[int, int], int] = {}
 
     def next(self, sender: int, receiver: int) -> int:
         """The number of the next message over a link."""
-        number = self._sent[sender, receiver]
-        self._sent[sender, receiver] += 1
+        edge = sender, receiver
+        number = self._sent.get(edge, 0)
+        self._sent[edge] = number + 1
         return number
 
     def sent(self, sender: int, receiver: int) -> int:
@@ -26,7 +25,10 @@ class Numbers:
 
     def is_new(self, sender: int, receiver: int, number: int) -> bool:
         """Whether this is the first copy of a message that has come; those of a link come in order."""
-        due = self._due[sender, receiver]
+        edge = sender, receiver
+        due = self._due.get(edge, 0)
         assert number <= due, f"message {number} from node {sender} to node {receiver} came before message {due}"
-        self._due[sender, receiver] = max(due, number + 1)
-        return number == due
+        if number < due:
+            return False
+        self._due[edge] = due + 1
+        return True

@@ -17,12 +17,13 @@ class Pushed(NamedTuple):
     """What is on its way. No tensor of it is ever written to: sums are new ones."""
 
     payload: Payload
+    nbytes: int  # of its frame
     step: int
     adds: bool
 
-    def after(self, earlier: "Pushed | None") -> "Pushed":
+    def after(self, earlier: "Pushed") -> "Pushed":
         """What is in a place that had `earlier` in it."""
-        if earlier is None or not self.adds:
+        if not self.adds:
             return self
         total = tuple(a + b for a, b in zip(earlier.payload, self.payload, strict=True))
         return self._replace(payload=total)
@@ -64,29 +65,30 @@ class Pushes:
             RuntimeError: the payload is not like what the receivers expect, or there is no such node.
         """
         self.used = True
-        copies: dict[int, Payload] = {}
+        copies: dict[int, Pushed] = {}
         for receiver, payload in asked.to.items():
-            if receiver not in range(len(self._boxes)):
+            if not 0 <= receiver < len(self._boxes):
                 raise RuntimeError(f"node {sender} pushed to node {receiver}, which there is not")
             check_alike(payload, asked.like, sender, receiver)
-            if id(payload) not in copies:
-                copies[id(payload)] = tuple(tensor.clone() for tensor in payload)
-            edge, pushed = (sender, receiver), Pushed(copies[id(payload)], asked.step, asked.adds)
-            is_waiting = edge in self._leaving
-            self._leaving[edge] = pushed.after(self._leaving.get(edge))
-            if is_waiting:
-                continue
-            if (free_s := self._time.free_s(*edge)) <= at_s:
-                self._leave(edge, at_s)
+            if (pushed := copies.get(id(payload))) is None:
+                copy, nbytes = tuple([tensor.clone() for tensor in payload]), HEADER_BYTES + payload_bytes(payload)
+                pushed = copies[id(payload)] = Pushed(copy, nbytes, asked.step, asked.adds)
+            edge = sender, receiver
+            if edge in self._leaving:
+                self._leaving[edge] = pushed.after(self._leaving[edge])
+            elif (free_s := self._time.free_s(sender, receiver)) <= at_s:
+                self._leave(edge, pushed, at_s)
             else:
-                self._queue.foresee(free_s, Phase.ARRIVE, sender, partial(self._leave, edge), for_ever=True)
+                self._leaving[edge] = pushed
+                self._queue.foresee(free_s, Phase.ARRIVE, sender, partial(self._leave_later, edge), for_ever=True)
 
-    def _leave(self, edge: tuple[int, int], at_s: float) -> None:
+    def _leave_later(self, edge: tuple[int, int], at_s: float) -> None:
+        self._leave(edge, self._leaving.pop(edge), at_s)
+
+    def _leave(self, edge: tuple[int, int], pushed: Pushed, at_s: float) -> None:
         sender, receiver = edge
-        pushed = self._leaving.pop(edge)
-        nbytes = HEADER_BYTES + payload_bytes(pushed.payload)
-        found = self._time.transfer(sender, receiver, nbytes, at_s)
-        self._bytes_sent[sender] += nbytes * found.tries
+        found = self._time.transfer(sender, receiver, pushed.nbytes, at_s)
+        self._bytes_sent[sender] += pushed.nbytes * found.tries
         number = self.numbers.next(sender, receiver)
         for arrival_s in found.arrivals_s:
             deliver = partial(self._deliver, edge, number, pushed)
@@ -98,8 +100,7 @@ class Pushes:
             self._duplicate(receiver, sender, number)
             return
         box = self._boxes[receiver]
-        earlier, _ = box.get(sender, (None, 0.0))
-        box[sender] = pushed.after(earlier), at_s
+        box[sender] = (pushed.after(box[sender][0]) if sender in box else pushed), at_s
         self._arrived(receiver)
 
     def take(self, node: int) -> dict[int, Arrival]:

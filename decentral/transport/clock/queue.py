@@ -49,7 +49,8 @@ class Queue:
         if at_s == inf:
             return
         self._foreseen += 1
-        heappush(self._events, Event(at_s, phase, self._foreseen, node, -1 if for_ever else self.lives[node], happen))
+        life = -1 if for_ever else self.lives[node]
+        heappush(self._events, Event(at_s, phase, self._foreseen, node, life, happen))
 
     def foresee_aside(self, at_s: float, node: int, happen: Callable[[float], None]) -> None:
         """Let something happen, before all else at its instant, that alone does not keep the simulation busy."""
@@ -59,9 +60,10 @@ class Queue:
 
     def next(self) -> Event | None:
         """Take the next event out."""
-        if self._aside and self._aside[0].at_s <= self.next_s:
+        is_busy = self._skip()
+        if self._aside and (not is_busy or self._aside[0].at_s <= self._events[0].at_s):
             event = heappop(self._aside)
-        elif self._skip():
+        elif is_busy:
             event = heappop(self._events)
         else:
             return None
@@ -76,20 +78,19 @@ class Queue:
         return sorted(found, key=lambda event: event.node)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether there is anything to come that is not aside."""
-        return self._skip()
-
-    @property
     def next_s(self) -> float:
-        """When the next event is that is not aside; infinite if there is none."""
+        """When the next event is that is not aside; infinite if there is none, and the simulation is not busy."""
         return self._events[0].at_s if self._skip() else inf
 
     def _skip(self) -> bool:
         """Drop what does not happen; whether something is left."""
-        while self._events and self._events[0].life not in (-1, self.lives[self._events[0].node]):
-            heappop(self._events)
-        return bool(self._events)
+        events, lives = self._events, self.lives
+        while events:
+            first = events[0]
+            if first.life == -1 or first.life == lives[first.node]:
+                return True
+            heappop(events)
+        return False
 
     def clear(self) -> None:
         """Nothing is to happen any more."""

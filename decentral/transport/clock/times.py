@@ -127,8 +127,8 @@ class VirtualTime:
         return found
 
     def _transfer(self, edge: tuple[int, int], nbytes: int, at_s: float) -> Transfer:
-        wire = self.wire(*edge)
-        sending, receiving = (self.away.get(node, ()) for node in edge)
+        sender, receiver = edge
+        wire, sending, receiving = self.wire(sender, receiver), self.away.get(sender), self.away.get(receiver)
         if sending:
             at_s = back_s(at_s, sending)
         if wire.loss:
