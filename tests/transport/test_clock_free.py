@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Coroutine
 from io import StringIO
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -263,6 +264,23 @@ def test_a_node_that_starves_is_named() -> None:
     still = {0: [Slowed(Spells((0.5,)), inf)]}
     with pytest.raises(DeadlockError, match="stands still for ever in a gradient that it began at 0 s"):
         played(receiving(), VirtualTime([1.0, 1.0], lambda i, j: Wire(), slowed=still), starving=20)
+
+
+def test_a_node_that_goes_down_before_it_gets_anywhere_is_named() -> None:
+    """The other has made its steps long ago, so that nobody's steps tell."""
+    again_and_again = {0: [Away(Spells(0.5 * end for end in count(1)))]}
+    with pytest.raises(DeadlockError, match=r"node 0 is starving: by 20\.5 s it has gone down 21 times without a step"):
+        played(computing(3), VirtualTime([0.75, 0.01], lambda i, j: Wire(), away=again_and_again), starving=20)
+    run, _ = played(computing(30), VirtualTime([0.25, 0.25], lambda i, j: Wire(), away=again_and_again), starving=20)
+    assert len(run.ended[0]) == 30, "one that makes steps in between may go down as often as it likes"
+
+
+def computing(steps: int) -> Callable[[int, int], Coroutine[Any, Any, Tensor] | None]:
+    async def work() -> Tensor:
+        await compute()
+        return LOSS
+
+    return lambda node, number: work() if number < steps else None
 
 
 def test_nodes_that_are_down_for_ever_are_named_where_they_have_steps_to_make() -> None:

@@ -233,6 +233,8 @@ class FreeInTime(Simulator):
     def _go_down(self, node: int, away: Away, at_s: float) -> None:
         """The step under way is lost, and with it all that the node has not sent or kept in its State."""
         self._log("down", node, at_s, rejoin=away.rejoin)
+        if node not in self._serving:
+            self._progress.fell(node, at_s)
         self._down.add(node)
         self._waiting.pop(node, None)
         self._queue.lives[node] += 1

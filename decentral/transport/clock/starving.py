@@ -22,6 +22,7 @@ class Progress:
         self._starving = starving
         self._made = 0  # steps by all
         self._then = [0] * nodes  # how many that were when each made its last one
+        self._falls = [0] * nodes  # how often each has gone down since then
 
     def step(
         self, node: int, excused: Collection[int], at_s: float, waiting: Mapping[int, tuple[Effect[Any], float]]
@@ -36,7 +37,7 @@ class Progress:
             DeadlockError: another is starving.
         """
         self._made += 1
-        self._then[node] = self._made
+        self._then[node], self._falls[node] = self._made, 0
         nodes = len(self._then)
         if self._made % nodes:
             return
@@ -48,6 +49,20 @@ class Progress:
             raise DeadlockError(
                 f"node {behind} is starving: by {at_s:g} s it made no step while the others made {others}: {why}; "
                 "raise clock.starving where that is meant"
+            )
+
+
+    def fell(self, node: int, at_s: float) -> None:
+        """A node that has steps to make has gone down.
+
+        Raises:
+            DeadlockError: so often, without a step in between, that it will hardly make one.
+        """
+        self._falls[node] += 1
+        if self._falls[node] > self._starving:
+            raise DeadlockError(
+                f"node {node} is starving: by {at_s:g} s it has gone down {self._falls[node]} times without a step in "
+                "between; let it stay up for longer than it takes to come back and make a step"
             )
 
 
