@@ -51,7 +51,6 @@ class Progress:
                 "raise clock.starving where that is meant"
             )
 
-
     def fell(self, node: int, at_s: float) -> None:
         """A node that has steps to make has gone down.
 
