@@ -36,7 +36,10 @@ ALIAS_BOMB = SMALL + "compare: [&a [x, x], &b [*a, *a], &c [*b, *b], *c]\n"
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_every_shipped_experiment_is_sound(decentral: Command, file: Path) -> None:
     result = decentral("check", str(file), "--json")
-    assert (result.code, result.json["ok"], result.err) == (0, True, "")
+    assert (result.code, result.json["ok"]) == (0, True)
+    told = [line.partition(": nodes hold different data")[0] for line in result.err.splitlines()]
+    biased = "decentral: warning: async-sgd with assign: ready, by which fast nodes get more jobs"
+    assert told == ([biased] if file.stem == "stragglers" else []), "it compares what that costs"
 
 
 def test_it_lists_the_methods_that_speedup_would_run(decentral: Command, small: Path) -> None:

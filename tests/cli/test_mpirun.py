@@ -63,7 +63,7 @@ def ranks_of(folder: Path) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
-@pytest.mark.parametrize("transport", ["auto", "mpi"])
+@pytest.mark.parametrize("transport", [pytest.param("auto", marks=pytest.mark.long), "mpi"])
 def test_who_loses_a_rank_of_mpirun_says_so_and_ends(small: Path, transport: str) -> None:
     """By itself mpirun ends the whole job when one rank dies; with ULFM the others live on and say what they lost."""
     settings = ("nodes=3", "rounds=1000000", "evaluate_every=1000000", "transport.timeout_s=3")

@@ -101,6 +101,7 @@ def test_one_rank_that_a_scheduler_ends_takes_all_to_the_same_checkpoint(droppin
         assert (folder / "run" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_damaged_file_ends_all_ranks_with_2(dropping: Path) -> None:
     folder = dropping.parent
     overrides = (*LONG, "-s", "rounds=4", "-s", "checkpoint={every: 2}")

@@ -194,8 +194,15 @@ def test_speedup_compares_a_users_graph_with_both_baselines(small: Path) -> None
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("transport", ["shared-memory", "gloo"])
-@pytest.mark.parametrize(("signaled", "how"), [(signal.SIGKILL, "lost"), (signal.SIGSTOP, "waited")])
+@pytest.mark.parametrize(
+    ("signaled", "how", "transport"),
+    [
+        (signal.SIGKILL, "lost", "shared-memory"),
+        pytest.param(signal.SIGKILL, "lost", "gloo", marks=pytest.mark.long),
+        pytest.param(signal.SIGSTOP, "waited", "shared-memory", marks=pytest.mark.long),
+        (signal.SIGSTOP, "waited", "gloo"),
+    ],
+)
 def test_who_loses_a_neighbor_says_so_and_ends(small: Path, signaled: signal.Signals, how: str, transport: str) -> None:
     """A killed neighbor closes its connection, a stopped one says nothing: in both cases nobody may hang."""
     before = set(os.listdir("/dev/shm"))

@@ -61,6 +61,7 @@ def test_a_traced_run_of_processes_is_merged_and_summed_up(small: Path, decentra
 
 @pytest.mark.processes
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_each_run_of_a_comparison_has_its_own_trace(small: Path, decentral: Command) -> None:
     """DDP's too, which brings its own loop."""
     code, _, err = finished(small.parent, "speedup", small.name, "-s", "nodes=2", "--out", "run", "--trace")

@@ -42,6 +42,7 @@ def test_each_method_runs_at_the_rate_that_was_chosen_for_it(decentral: Command,
 
 @pytest.mark.processes
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_processes_choose_as_the_simulator_does(decentral: Command, small: Path) -> None:
     options = (str(small), *GRID, "-s", "nodes=2", "-s", "baselines=[]", "--tune", "--json")
     simulated = decentral("speedup", *options, "--simulated", "--out", "simulated").json

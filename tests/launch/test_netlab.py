@@ -164,7 +164,7 @@ def test_train_in_a_lab_gives_the_models_of_simulate_and_says_the_link(tmp_path:
     assert document["command"] == "decentral train tiny.yaml -s nodes=3 --netlab 3 --rate 50mbit --latency 1ms"
 
 
-@pytest.mark.parametrize(("how", "code"), [("interrupt", 130), ("kill a rank", 4)])
+@pytest.mark.parametrize(("how", "code"), [pytest.param("interrupt", 130, marks=pytest.mark.long), ("kill a rank", 4)])
 def test_a_job_in_a_lab_ends_with_the_same_exit_codes(tmp_path: Path, how: str, code: int) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     endless = ["-s", "nodes=2", "-s", "rounds=1000000", "--netlab", "2", "--out", "run", "--json"]

@@ -161,6 +161,7 @@ def test_the_example_under_torchrun() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_the_example_under_mpirun() -> None:
     mpirun = shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if mpirun is None:
