@@ -24,7 +24,8 @@ from decentral.transport.gloo import INTERFACE_VARIABLE, gloo_device, gloo_group
 from decentral.transport.gpu import CPU
 from decentral.transport.launcher import Launched
 from decentral.transport.links import Link
-from decentral.transport.mpi import MPIEveryone, MPILink, Office, own_host
+from decentral.transport.mpi import MPIEveryone, MPILink
+from decentral.transport.office import Office, own_host
 from decentral.transport.rank import RankDriver
 from decentral.transport.survivors import Dead, SurvivingEveryone, say_linked
 from decentral.transport.traced import traced_wires
