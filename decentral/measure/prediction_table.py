@@ -1,6 +1,5 @@
 """What was predicted of a comparison beside what was measured: a table, a row a method."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from decentral.measure.comparison import Comparison, MethodResult
@@ -36,15 +35,20 @@ class PredictionTable:
 
 def foretold(comparison: Comparison) -> list[tuple[str, Foretold, Foretold]]:
     """Of each method its name, steps per second of the median node, and seconds: to the target, or of the whole run."""
+
+    def seconds(method: MethodResult) -> float | None:
+        return method.seconds if comparison.target is None else method.seconds_to_target
+
     known = {method.name: method for method in comparison.predicted or ()}
-    pace = _figure(lambda method: method.steps_per_second)
-    seconds = _figure(lambda method: method.seconds if comparison.target is None else method.seconds_to_target)
-    pairs = [(known[method.name], method) for method in ordered(comparison) if method.name in known]
-    return [(printable(method.name), pace(guess, method), seconds(guess, method)) for guess, method in pairs]
-
-
-def _figure(of: Callable[[MethodResult], float | None]) -> Callable[[MethodResult, MethodResult], Foretold]:
-    return lambda predicted, measured: Foretold(of(predicted), of(measured))
+    return [
+        (
+            printable(method.name),
+            Foretold(guess.steps_per_second, method.steps_per_second),
+            Foretold(seconds(guess), seconds(method)),
+        )
+        for method in ordered(comparison)
+        if (guess := known.get(method.name)) is not None
+    ]
 
 
 def prediction_table(comparison: Comparison) -> PredictionTable | None:

@@ -28,9 +28,7 @@ def comparison_table(comparison: Comparison, width: int = 80) -> Table:
     titles = [column.title.replace("all-", "all-\n") for column in columns(comparison)]
     least = [max(map(len, title.split())) for title in titles]
     is_tight = LEAST_NAME + sum(2 + each for each in least) + SPARE > width
-    padding = (0, 0, 0, 0 if is_tight else 1)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, pad_edge=False, collapse_padding=True)
-    table.caption, table.caption_justify = below, "left"
+    table = _table(below, is_tight)
     if comparison.network is not None:
         table.title, table.title_justify = f"network lab: {link_of(comparison.network)}", "left"
     rest = max(LEAST_NAME, width - sum(1 + each for each in least))
@@ -47,13 +45,20 @@ def predicted_table(comparison: Comparison) -> Table | None:
     """What was predicted beside what was measured, for a terminal; None where nothing was predicted."""
     if (found := prediction_table(comparison)) is None:
         return None
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False, collapse_padding=True)
-    table.caption, table.caption_justify = Text(f"\n{found.caption}", style="dim"), "left"
-    table.add_column("Method", min_width=9, overflow="fold")
+    table = _table(Text(f"\n{found.caption}", style="dim"))
+    table.add_column("Method", min_width=LEAST_NAME, overflow="fold")
     for title in found.titles:
         table.add_column(title, justify="right")
     for name, cells in found.rows:
         table.add_row(Text(name), *cells)
+    return table
+
+
+def _table(caption: Text, is_tight: bool = False) -> Table:
+    """A table without columns, with what stands under it."""
+    padding = (0, 0, 0, 0 if is_tight else 1)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, pad_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = caption, "left"
     return table
 
 
