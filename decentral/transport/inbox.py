@@ -84,9 +84,8 @@ class Inbox:
 
     def __init__(self, node: int, links: Mapping[int, Link], size: int) -> None:
         self._size = size
-        self._came: Queue[Came | None] = (
-            Queue()
-        )  # a SimpleQueue may wait for ever when a short timeout passes within its get
+        # A SimpleQueue may wait for ever when a short timeout passes within its get.
+        self._came: Queue[Came | None] = Queue()
         self.broken: set[int] = set()
         """Neighbors whose link has broken, whether or not anybody has asked for what came before."""
         self._polled = {neighbor: link for neighbor, link in links.items() if link.polled}
